@@ -1,0 +1,50 @@
+/*
+ * os/sys: what is not memory: clocks, futex, threads, files, limits, by raw system calls. Safe in signal
+ * handlers and in the helper clone. Negative errno on failure.
+ */
+#ifndef FH_OS_SYS_H
+#define FH_OS_SYS_H
+
+#include "base/macros.h"
+
+/* Fills base/'s hooks, page size, feature override. Idempotent, called by whatever starts first. `auxv` is found
+ * by getauxval. */
+void fh_os_init(void);
+
+uint64_t fh_os_now_ns(void);        /* CLOCK_MONOTONIC */
+uint64_t fh_os_cpu_ns(void);        /* CLOCK_PROCESS_CPUTIME_ID */
+void fh_os_sleep_ns(uint64_t ns);
+int fh_os_getpid(void);
+int fh_os_gettid(void);
+uint64_t fh_os_random(void);        /* getrandom, never blocks; AT_RANDOM mixed with the clock below it */
+bool fh_os_is_secure(void);         /* AT_SECURE: setuid and the like */
+size_t fh_os_ram_bytes(void);       /* sysinfo: total RAM */
+size_t fh_os_limit_address_space(void); /* RLIMIT_AS soft, SIZE_MAX when none */
+unsigned fh_os_cpu_count(void);     /* CPUs in the affinity mask */
+_Noreturn void fh_os_abort(void);   /* SIGABRT with the default action, whatever the program installed */
+_Noreturn void fh_os_exit(int status); /* exit_group */
+
+int fh_os_open_read(const char *path);
+int fh_os_open_write(const char *path); /* create, truncate, 0644, O_CLOEXEC */
+int64_t fh_os_read(int fd, void *buf, size_t size);
+int64_t fh_os_write(int fd, const void *buf, size_t size); /* all of it, EINTR retried */
+void fh_os_close(int fd);
+/* Reads a small file whole, terminated; length or negative errno. */
+int64_t fh_os_read_file(const char *path, char *buf, size_t size);
+
+/* Whether the thread is blocked inside a system call right now (so in none of our code):
+ * /proc/self/task/TID/syscall. False when it runs, or when that can't be told. */
+bool fh_os_thread_in_syscall(int tid);
+/* A full barrier on every running thread of the process; 0 or negative errno. */
+int fh_os_membarrier(void);
+
+/* A helper: a raw clone that shares the address space, has every signal blocked, no libc, no TLS of its own (it
+ * must touch neither). Returns its tid or a negative errno. The stack is the caller's and must outlive it: when
+ * it has ended the kernel writes 0 to *alive and wakes a futex waiter on it. */
+int fh_os_helper_start(void (*run)(void *), void *arg, void *stack, size_t stack_size,
+                       _Atomic uint32_t *alive);
+
+/* The environment of the process, read without libc where libc isn't up yet; NULL when unset. */
+const char *fh_os_getenv(const char *name);
+
+#endif
