@@ -1,0 +1,14 @@
+/*
+ * freehold.h: all of Freehold's public interface. Each header is the manual of its part.
+ */
+#ifndef FREEHOLD_FREEHOLD_H
+#define FREEHOLD_FREEHOLD_H
+
+#include "freehold/allocator.h"
+#include "freehold/event.h"
+#include "freehold/heap.h"
+#include "freehold/source.h"
+#include "freehold/stats.h"
+#include "freehold/types.h"
+
+#endif
