@@ -1,0 +1,106 @@
+# Everything that is built to be run here and is never installed: tests, benchmarks, fuzzers, examples.
+#
+#   tests/unit/test_*.c     a cmocka program each, linked with the static library, may include lib/
+#   tests/unit/test_*.cc    the same for freehold.hpp
+#   tests/system/*.c        plain programs for the scripts, nothing of ours linked; lib*.c become shared objects
+#   tests/system/*.sh       tests; BUILD_DIR, SOURCE_DIR and FREEHOLD_LIB tell where things are; exit 77 = skipped
+#   bench/*.c               plain programs; bench/own_*.c measure a room and link the static library
+#   fuzz/*.c                libFuzzer targets
+#   examples/*.c            what a user would write
+#
+# A name with _slow in it makes a test part of the slow tier, _timing keeps the machine to itself.
+enable_testing()
+
+function(freehold_program folder source)
+  get_filename_component(name ${source} NAME_WE)
+  if(name MATCHES "^lib")
+    add_library(${folder}-${name} MODULE ${source})
+    set_target_properties(${folder}-${name} PROPERTIES PREFIX "")
+  else()
+    add_executable(${folder}-${name} ${source})
+  endif()
+  set_target_properties(${folder}-${name} PROPERTIES OUTPUT_NAME ${name}
+    RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/${folder}
+    LIBRARY_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/${folder})
+  # Tests assert in every build, and a compiler that knows malloc would remove the calls they are about.
+  target_compile_options(${folder}-${name} PRIVATE -UNDEBUG -fno-builtin-malloc -fno-builtin-calloc
+                         -fno-builtin-realloc -fno-builtin-free)
+  target_link_options(${folder}-${name} PRIVATE -Wl,--as-needed)
+  target_link_libraries(${folder}-${name} PRIVATE ${ARGN} Threads::Threads dl m)
+endfunction()
+
+function(freehold_test name)
+  set(labels quick)
+  set(timeout 120)
+  if(name MATCHES "_slow")
+    set(labels slow)
+    set(timeout 600)
+  endif()
+  set(serial OFF)
+  if(name MATCHES "_timing")
+    set(serial ON)
+  endif()
+  add_test(NAME ${name} COMMAND ${ARGN} WORKING_DIRECTORY ${PROJECT_BINARY_DIR})
+  set_tests_properties(${name} PROPERTIES LABELS ${labels} TIMEOUT ${timeout} SKIP_RETURN_CODE 77
+    RUN_SERIAL ${serial} ENVIRONMENT
+    "BUILD_DIR=${PROJECT_BINARY_DIR};SOURCE_DIR=${PROJECT_SOURCE_DIR};FREEHOLD_LIB=${PROJECT_BINARY_DIR}/libfreehold-malloc.so;UBSAN_OPTIONS=print_stacktrace=1")
+endfunction()
+
+file(GLOB unit_sources CONFIGURE_DEPENDS tests/unit/test_*.c tests/unit/test_*.cc)
+if(unit_sources AND NOT FREEHOLD_FUZZ AND TARGET freehold-static)
+  if(NOT CMOCKA_FOUND)
+    message(FATAL_ERROR "The unit tests need cmocka (Debian: libcmocka-dev pkg-config); 'make setup' "
+                        "installs it, -DFREEHOLD_TESTS=OFF builds without tests.")
+  endif()
+  foreach(source ${unit_sources})
+    get_filename_component(name ${source} NAME_WE)
+    freehold_program(tests ${source} freehold-static PkgConfig::CMOCKA)
+    target_include_directories(tests-${name} PRIVATE lib tests tests/unit)
+    if(DW_FOUND)
+      target_link_libraries(tests-${name} PRIVATE PkgConfig::DW)
+      target_compile_definitions(tests-${name} PRIVATE HAVE_LIBDW=1)
+    endif()
+    freehold_test(unit.${name} $<TARGET_FILE:tests-${name}>)
+  endforeach()
+endif()
+
+if(FREEHOLD_ENTRY_POINTS)
+  file(GLOB system_sources CONFIGURE_DEPENDS tests/system/*.c tests/system/*.cc)
+  foreach(source ${system_sources})
+    freehold_program(tests ${source})
+  endforeach()
+  file(GLOB system_scripts CONFIGURE_DEPENDS tests/system/*.sh)
+  foreach(script ${system_scripts})
+    get_filename_component(name ${script} NAME_WE)
+    freehold_test(system.${name} bash ${script})
+  endforeach()
+
+  file(GLOB bench_sources CONFIGURE_DEPENDS bench/*.c)
+  foreach(source ${bench_sources})
+    get_filename_component(name ${source} NAME_WE)
+    if(NOT name MATCHES "^own_")
+      freehold_program(bench ${source})
+    elseif(TARGET freehold-static)
+      freehold_program(bench ${source} freehold-static)
+      target_include_directories(bench-${name} PRIVATE lib)
+    endif()
+  endforeach()
+
+  file(GLOB example_sources CONFIGURE_DEPENDS examples/*.c examples/*.cc)
+  if(TARGET freehold)
+    foreach(source ${example_sources})
+      freehold_program(examples ${source} freehold)
+    endforeach()
+  endif()
+endif()
+
+if(FREEHOLD_FUZZ AND TARGET freehold-static)
+  file(GLOB fuzz_sources CONFIGURE_DEPENDS fuzz/*.c)
+  foreach(source ${fuzz_sources})
+    get_filename_component(name ${source} NAME_WE)
+    freehold_program(fuzz ${source} freehold-static)
+    target_include_directories(fuzz-${name} PRIVATE lib tests)
+    target_compile_options(fuzz-${name} PRIVATE -fsanitize=fuzzer)
+    target_link_options(fuzz-${name} PRIVATE -fsanitize=fuzzer)
+  endforeach()
+endif()
