@@ -53,5 +53,7 @@ void fh_locks_reset_all(void);
 /* os/ fills these; wait returns when *word != expected, on wake-up, or spuriously; ns 0 waits for ever. */
 extern void (*fh_lock_wait_hook)(_Atomic uint32_t *word, uint32_t expected, uint64_t ns);
 extern void (*fh_lock_wake_hook)(_Atomic uint32_t *word, int count);
+/* The monotonic clock, in nanoseconds, for fh_lock_try_for. */
+extern uint64_t (*fh_lock_now_hook)(void);
 
 #endif

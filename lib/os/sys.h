@@ -43,6 +43,9 @@ int fh_os_membarrier(void);
  * it has ended the kernel writes 0 to *alive and wakes a futex waiter on it. */
 int fh_os_helper_start(void (*run)(void *), void *arg, void *stack, size_t stack_size,
                        _Atomic uint32_t *alive);
+/* Waits until *alive is 0, at most ns nanoseconds (0: for ever); whether it is. Only this wakes in time: the
+ * kernel's wake-up reaches shared futexes, not the private ones of base/lock.h. */
+bool fh_os_helper_wait(_Atomic uint32_t *alive, uint64_t ns);
 
 /* The environment of the process, read without libc where libc isn't up yet; NULL when unset. */
 const char *fh_os_getenv(const char *name);

@@ -1,0 +1,222 @@
+/*
+ * Services of the kernel that are not memory: clocks, identity, files, limits, the end of the
+ * process.
+ *
+ * Every function here is one or a few raw system calls, keeps no state and leaves errno alone, so
+ * all of them may be called from a signal handler, from the helper clone and from inside malloc.
+ */
+#include "os/sys.h"
+
+#include "base/bits.h"
+#include "base/message.h"
+#include "os/internal.h"
+#include "os/syscall.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/sysinfo.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/auxv.h>
+#include <time.h>
+
+enum {
+    KERNEL_SIGSET_BYTES = 8,
+    RANDOM_NONBLOCK = 1,
+    RESOURCE_ADDRESS_SPACE = 9,
+    MEMBARRIER_PRIVATE_EXPEDITED = 1 << 3,
+    MEMBARRIER_REGISTER_PRIVATE_EXPEDITED = 1 << 4,
+};
+
+/* The kernel's struct timespec on 64-bit machines. */
+struct kernel_time {
+    int64_t seconds;
+    int64_t nanoseconds;
+};
+
+static uint64_t clock_ns(long clock)
+{
+    struct kernel_time now = {0, 0};
+    fh_syscall2(SYS_clock_gettime, clock, (long)&now);
+    return (uint64_t)now.seconds * 1000000000u + (uint64_t)now.nanoseconds;
+}
+
+uint64_t fh_os_now_ns(void)
+{
+    return clock_ns(CLOCK_MONOTONIC);
+}
+
+uint64_t fh_os_cpu_ns(void)
+{
+    return clock_ns(CLOCK_PROCESS_CPUTIME_ID);
+}
+
+void fh_os_sleep_ns(uint64_t ns)
+{
+    struct kernel_time left = {(int64_t)(ns / 1000000000u), (int64_t)(ns % 1000000000u)};
+    while (fh_syscall2(SYS_nanosleep, (long)&left, (long)&left) == -EINTR)
+        continue;
+}
+
+int fh_os_getpid(void)
+{
+    return (int)fh_syscall0(SYS_getpid);
+}
+
+int fh_os_gettid(void)
+{
+    return (int)fh_syscall0(SYS_gettid);
+}
+
+uint64_t fh_os_random(void)
+{
+    uint64_t value = 0;
+    long got = fh_syscall3(SYS_getrandom, (long)&value, sizeof(value), RANDOM_NONBLOCK);
+    if (got == (long)sizeof(value))
+        return value;
+    /* The pool is not ready yet (early boot) or the call is refused: the kernel left 16 random
+     * bytes on the stack of every program; the clock makes them differ between calls. */
+    unsigned long bytes = fh_os_auxv(AT_RANDOM);
+    if (bytes != 0)
+        memcpy(&value, (const void *)bytes, sizeof(value));
+    return (value ^ fh_os_now_ns()) * 0x9e3779b97f4a7c15u;
+}
+
+size_t fh_os_ram_bytes(void)
+{
+    struct sysinfo info;
+    if (fh_syscall1(SYS_sysinfo, (long)&info) != 0)
+        return 0;
+    return (size_t)info.totalram * info.mem_unit;
+}
+
+size_t fh_os_limit_address_space(void)
+{
+    struct {
+        uint64_t soft;
+        uint64_t hard;
+    } limit;
+    if (fh_syscall4(SYS_prlimit64, 0, RESOURCE_ADDRESS_SPACE, 0, (long)&limit) != 0)
+        return SIZE_MAX;
+    return limit.soft; /* RLIM_INFINITY is all ones */
+}
+
+unsigned fh_os_cpu_count(void)
+{
+    uint64_t mask[128]; /* 8,192 CPUs, the most that Linux is built for */
+    long bytes = fh_syscall3(SYS_sched_getaffinity, 0, sizeof(mask), (long)mask);
+    unsigned count = 0;
+    for (long i = 0; i < bytes / (long)sizeof(mask[0]); i++)
+        count += (unsigned)__builtin_popcountll(mask[i]);
+    return count != 0 ? count : 1;
+}
+
+void fh_os_exit(int status)
+{
+    for (;;)
+        fh_syscall1(SYS_exit_group, status);
+}
+
+void fh_os_abort(void)
+{
+    struct {
+        void (*handler)(int);
+        unsigned long flags;
+        void (*restorer)(void);
+        uint64_t mask;
+    } default_action = {SIG_DFL, 0, NULL, 0};
+    uint64_t only_abort = (uint64_t)1 << (SIGABRT - 1);
+    fh_syscall4(SYS_rt_sigaction, SIGABRT, (long)&default_action, 0, KERNEL_SIGSET_BYTES);
+    fh_syscall4(SYS_rt_sigprocmask, SIG_UNBLOCK, (long)&only_abort, 0, KERNEL_SIGSET_BYTES);
+    fh_syscall3(SYS_tgkill, fh_os_getpid(), fh_os_gettid(), SIGABRT);
+    /* Process 1 of a container ignores signals with the default action. */
+    fh_os_exit(128 + SIGABRT);
+}
+
+int fh_os_open_read(const char *path)
+{
+    return (int)fh_syscall4(SYS_openat, AT_FDCWD, (long)path, O_RDONLY | O_CLOEXEC, 0);
+}
+
+int fh_os_open_write(const char *path)
+{
+    return (int)fh_syscall4(SYS_openat, AT_FDCWD, (long)path,
+                            O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+}
+
+int64_t fh_os_read(int fd, void *buf, size_t size)
+{
+    long got;
+    do {
+        got = fh_syscall3(SYS_read, fd, (long)buf, (long)size);
+    } while (got == -EINTR);
+    return got;
+}
+
+int64_t fh_os_write(int fd, const void *buf, size_t size)
+{
+    size_t done = 0;
+    while (done < size) {
+        long wrote = fh_syscall3(SYS_write, fd, (long)buf + (long)done, (long)(size - done));
+        if (wrote == -EINTR)
+            continue;
+        if (wrote < 0)
+            return wrote;
+        done += (size_t)wrote;
+    }
+    return (int64_t)done;
+}
+
+void fh_os_close(int fd)
+{
+    fh_syscall1(SYS_close, fd);
+}
+
+int64_t fh_os_read_file(const char *path, char *buf, size_t size)
+{
+    if (size == 0)
+        return -EINVAL;
+    int fd = fh_os_open_read(path);
+    if (fd < 0)
+        return fd;
+    size_t len = 0;
+    int64_t got = 0;
+    while (len < size - 1 && (got = fh_os_read(fd, buf + len, size - 1 - len)) > 0)
+        len += (size_t)got;
+    fh_os_close(fd);
+    if (got < 0)
+        return got;
+    buf[len] = '\0';
+    return (int64_t)len;
+}
+
+/*
+ * The file says "running", or "-1 SP PC" for a thread that sleeps outside a system call (a page
+ * fault), or the call's number and arguments. The kernel looks twice that the thread has not run in
+ * between, so the answer was true at some moment after this function was called; by the time it
+ * returns the thread may have woken.
+ */
+bool fh_os_thread_in_syscall(int tid)
+{
+    if (!fh_os_may_use(FH_OS_TASK_SYSCALL))
+        return false;
+    char path[64];
+    char text[256];
+    fh_format(path, sizeof(path), "/proc/self/task/%d/syscall", tid);
+    if (fh_os_read_file(path, text, sizeof(text)) <= 0)
+        return false;
+    return text[0] >= '0' && text[0] <= '9';
+}
+
+int fh_os_membarrier(void)
+{
+    if (!fh_os_may_use(FH_OS_MEMBARRIER))
+        return -ENOSYS;
+    long result = fh_syscall3(SYS_membarrier, MEMBARRIER_PRIVATE_EXPEDITED, 0, 0);
+    if (result == -EPERM) { /* not registered yet; the process says once that it will use it */
+        result = fh_syscall3(SYS_membarrier, MEMBARRIER_REGISTER_PRIVATE_EXPEDITED, 0, 0);
+        if (result == 0)
+            result = fh_syscall3(SYS_membarrier, MEMBARRIER_PRIVATE_EXPEDITED, 0, 0);
+    }
+    return (int)result;
+}
