@@ -11,6 +11,12 @@ tar -c --exclude=./build --exclude=./.git --exclude=./out . | tar -x -C "$work"
 mkdir -p "$work/build"
 ln -s "${BUILD_DIR:?}" "$work/build/release"
 cd "$work" || exit 1
+# What the tests run on is built already: make finds its `build` done.
+mkdir bin
+printf '#!/bin/sh\nexec %s -o build "$@"\n' "$(command -v make)" >bin/make
+chmod +x bin/make
+export PATH=$work/bin:$PATH
+unset MAKEFLAGS MAKELEVEL MFLAGS
 
 awk '
     function forget() { skip = 0; expect = ""; code = 0 }
