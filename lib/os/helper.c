@@ -18,6 +18,9 @@
  * The wake-up comes through the shared kind of futex (the kernel can't know better), so waiting for
  * the end must use that kind too: fh_os_helper_wait does.
  *
+ * ThreadSanitizer puts a call that reads thread-local state into every function, also those that
+ * the helper would run; so there is no helper in such a build.
+ *
  * A fork copies only the forking thread: in the child *alive still says 1 and nobody clears it;
  * whoever started the helper resets it there.
  */
@@ -31,6 +34,17 @@
 #include <linux/sched.h>
 #include <signal.h>
 #include <stdatomic.h>
+
+#if defined(__SANITIZE_THREAD__)
+#define IS_THREAD_SANITIZED true
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define IS_THREAD_SANITIZED true
+#endif
+#endif
+#ifndef IS_THREAD_SANITIZED
+#define IS_THREAD_SANITIZED false
+#endif
 
 enum {
     KERNEL_SIGSET_BYTES = 8,
@@ -102,6 +116,8 @@ static FH_NOINLINE long clone_and_run(void (*run)(void *), void *arg, void *stac
 int fh_os_helper_start(void (*run)(void *), void *arg, void *stack, size_t stack_size,
                        _Atomic uint32_t *alive)
 {
+    if (IS_THREAD_SANITIZED)
+        return -ENOSYS;
     if (stack_size < STACK_LEAST)
         return -EINVAL;
     uintptr_t top = fh_align_down((uintptr_t)stack + stack_size, STACK_ALIGN);

@@ -20,9 +20,10 @@ extern unsigned fh_os_page_shift;
 void *fh_os_reserve(void *hint, size_t size, size_t align);
 /* Address space exactly at addr, or NULL when something is there already. */
 void *fh_os_reserve_at(void *addr, size_t size);
-/* Readable zero pages without memory behind them, exactly at addr or (addr NULL) anywhere. */
+/* Readable zero pages without memory behind them, exactly at addr (in place of what the caller has reserved
+ * there) or (addr NULL) anywhere. */
 void *fh_os_reserve_readable(void *addr, size_t size);
-/* Readable and writable, zero, anywhere; or exactly at addr. */
+/* Readable and writable, zero, anywhere; or exactly at addr, in place of what the caller has reserved there. */
 void *fh_os_map(size_t size);
 void *fh_os_map_at(void *addr, size_t size);
 void *fh_os_map_aligned(size_t size, size_t align);
@@ -37,18 +38,21 @@ int fh_os_populate(void *addr, size_t size);
 int fh_os_release(void *addr, size_t size);
 /* mremap with MREMAP_MAYMOVE when may_move; new address or NULL. */
 void *fh_os_remap(void *addr, size_t old_size, size_t new_size, bool may_move);
-/* Moves pages onto a range that is reserved or mapped already (MREMAP_FIXED); NULL on failure, then both are as before. */
+/* Moves pages onto a range that the caller has reserved (MREMAP_FIXED). Where they came from is unmapped then:
+ * reserve it again with fh_os_reserve_at. NULL on failure: the pages are where they were, the target is reserved. */
 void *fh_os_remap_to(void *addr, size_t old_size, size_t new_size, void *to);
 
 enum fh_os_access { FH_OS_NONE, FH_OS_READ, FH_OS_READ_WRITE };
 int fh_os_protect(void *addr, size_t size, enum fh_os_access access);
-/* Guard pages: MADV_GUARD_INSTALL where there, else mprotect. */
+/* Guard pages: MADV_GUARD_INSTALL where there, else mprotect. What the pages held is lost; unguarded they can be
+ * read and written again. */
 int fh_os_guard(void *addr, size_t size);
 int fh_os_unguard(void *addr, size_t size);
 
 enum fh_os_huge { FH_OS_HUGE_AUTO, FH_OS_HUGE_YES, FH_OS_HUGE_NO };
 int fh_os_advise_huge(void *addr, size_t size, enum fh_os_huge want);
-/* Splits the huge page that covers addr, so that parts of it can be purged. */
+/* Splits the huge page that covers addr, so that parts of it can be purged: 174 µs. addr must lie on a page that
+ * is resident (a purged one splits nothing). -EINVAL in locked memory. */
 int fh_os_split_huge(void *addr);
 /* Bytes of the range that are in RAM (mincore); negative errno on failure. */
 int64_t fh_os_resident(const void *addr, size_t size);
@@ -56,7 +60,8 @@ int64_t fh_os_resident(const void *addr, size_t size);
 int fh_os_memfd(const char *name, size_t size);
 void *fh_os_map_fd(int fd, size_t size, size_t offset, bool is_shared);
 
-/* What this kernel has; bits are probed at the first question. FREEHOLD_FEATURES (tests only, read by
+/* What this kernel has; bits are probed at the first question, by system calls that a sandbox may not know: for
+ * doctor and tests, not for allocation paths, whose calls step down by themselves. FREEHOLD_FEATURES (tests only, read by
  * fh_os_init) forces the mask down: "6.1" or "container" or a list such as "-guard,-userfaultfd". */
 enum fh_os_feature {
     FH_OS_GUARD_INSTALL = 1 << 0,   /* MADV_GUARD_INSTALL, 6.13 */

@@ -33,14 +33,16 @@ void fh_os_close(int fd);
 int64_t fh_os_read_file(const char *path, char *buf, size_t size);
 
 /* Whether the thread is blocked inside a system call right now (so in none of our code):
- * /proc/self/task/TID/syscall. False when it runs, or when that can't be told. */
+ * /proc/self/task/TID/syscall. False when it runs, or when that can't be told; true for the caller itself, which is
+ * then reading that file. Some 7 µs. */
 bool fh_os_thread_in_syscall(int tid);
 /* A full barrier on every running thread of the process; 0 or negative errno. */
 int fh_os_membarrier(void);
 
 /* A helper: a raw clone that shares the address space, has every signal blocked, no libc, no TLS of its own (it
  * must touch neither). Returns its tid or a negative errno. The stack is the caller's and must outlive it: when
- * it has ended the kernel writes 0 to *alive and wakes a futex waiter on it. */
+ * it has ended the kernel writes 0 to *alive and wakes a futex waiter on it. -ENOSYS under ThreadSanitizer,
+ * whose instrumentation is thread-local. */
 int fh_os_helper_start(void (*run)(void *), void *arg, void *stack, size_t stack_size,
                        _Atomic uint32_t *alive);
 /* Waits until *alive is 0, at most ns nanoseconds (0: for ever); whether it is. Only this wakes in time: the
