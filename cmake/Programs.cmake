@@ -3,7 +3,8 @@
 #   tests/unit/test_*.c     a cmocka program each, linked with the static library, may include lib/
 #   tests/unit/test_*.cc    the same for freehold.hpp
 #   tests/system/*.c        plain programs for the scripts, nothing of ours linked; lib*.c become shared objects
-#   tests/system/*.sh       tests; BUILD_DIR, SOURCE_DIR and FREEHOLD_LIB tell where things are; exit 77 = skipped
+#   tests/system/*.sh       tests, but for lib.sh, which they source; BUILD_DIR, SOURCE_DIR and FREEHOLD_LIB tell
+#                           where things are; exit 77: skipped
 #   bench/*.c               plain programs; bench/own_*.c measure a room and link the static library
 #   fuzz/*.c                libFuzzer targets
 #   examples/*.c            what a user would write
@@ -70,6 +71,7 @@ if(FREEHOLD_ENTRY_POINTS)
     freehold_program(tests ${source})
   endforeach()
   file(GLOB system_scripts CONFIGURE_DEPENDS tests/system/*.sh)
+  list(FILTER system_scripts EXCLUDE REGEX "/lib\\.sh$")
   foreach(script ${system_scripts})
     get_filename_component(name ${script} NAME_WE)
     freehold_test(system.${name} bash ${script})
