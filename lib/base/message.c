@@ -88,7 +88,6 @@ static void put_number(struct sink *sink, const struct spec *spec, uint64_t valu
         for (size_t i = 0; i < prefix_len; i++)
             put(sink, prefix[i]);
         put_repeated(sink, '0', spec->width - digits - prefix_len);
-        prefix_len = 0;
         struct spec bare = {.width = 0};
         put_padded(sink, &bare, text + at, digits);
         return;
