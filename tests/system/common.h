@@ -73,6 +73,27 @@ _Noreturn static void fail(const char *format, ...)
             fail(__VA_ARGS__);                                                                     \
     } while (0)
 
+/* A claim among many: a false one is said and counted, the program goes on; claims_result() is its
+ * exit status. */
+static unsigned claims_made UNUSED, claims_failed UNUSED;
+
+#define CLAIM(claim, ...)                                                                          \
+    do {                                                                                           \
+        claims_made++;                                                                             \
+        if (!(claim)) {                                                                            \
+            claims_failed++;                                                                       \
+            dprintf(STDERR_FILENO, "%s:%d: FAILED: ", program_invocation_short_name, __LINE__);    \
+            dprintf(STDERR_FILENO, __VA_ARGS__);                                                   \
+            dprintf(STDERR_FILENO, "\n");                                                          \
+        }                                                                                          \
+    } while (0)
+
+UNUSED static int claims_result(void)
+{
+    say("%s: %u claims, %u failed", program_invocation_short_name, claims_made, claims_failed);
+    return claims_failed == 0 ? 0 : 1;
+}
+
 /* Hides where a value comes from, so that the compiler can't remove or foresee calls of malloc. */
 UNUSED static inline void *opaque(void *ptr)
 {
@@ -126,6 +147,23 @@ UNUSED static size_t random_size(uint64_t *state, size_t max)
     return size < max ? size : max;
 }
 
+/* The address of a symbol that the malloc under test may have, NULL when it hasn't. A static
+ * program (compiled with FH_TESTS_STATIC) asks the linker instead of the loader. */
+#ifdef FH_TESTS_STATIC
+#define OPTIONAL_SYMBOL(name)                                                                      \
+    ({                                                                                             \
+        extern char name[] __attribute__((weak));                                                  \
+        (void *)name;                                                                              \
+    })
+#else
+#define OPTIONAL_SYMBOL(name) dlsym(RTLD_DEFAULT, #name)
+#endif
+
+UNUSED static bool is_freehold(void)
+{
+    return OPTIONAL_SYMBOL(fh_heap_check) != NULL;
+}
+
 /* Freehold's check of all heaps, where the malloc under test has one. */
 UNUSED static void heap_check(const char *when)
 {
@@ -133,7 +171,7 @@ UNUSED static void heap_check(const char *when)
     static bool is_looked_up;
 
     if (!is_looked_up) {
-        *(void **)&check = dlsym(RTLD_DEFAULT, "fh_heap_check");
+        *(void **)&check = OPTIONAL_SYMBOL(fh_heap_check);
         is_looked_up = true;
     }
     if (check == NULL)
@@ -141,11 +179,6 @@ UNUSED static void heap_check(const char *when)
     int result = check(NULL);
     EXPECT(result == 0, "expected fh_heap_check to find all heaps sound %s, it returned %d", when,
            result);
-}
-
-UNUSED static bool is_freehold(void)
-{
-    return dlsym(RTLD_DEFAULT, "fh_heap_check") != NULL;
 }
 
 /* Resident bytes of this process, 0 when /proc can't be read. */
