@@ -126,7 +126,7 @@ static void impossible_sizes_throw_or_give_null()
     for (std::size_t size :
          {SIZE_MAX, SIZE_MAX - 100, SIZE_MAX / 2 + 1, SIZE_MAX / 2, SIZE_MAX >> 8}) {
         /* libstdc++ rounds the size of its aligned forms up past the end of size_t. */
-        std::align_val_t align{size > SIZE_MAX / 2 + 1 && !is_freehold() ? 1 : 64};
+        std::align_val_t align{size > SIZE_MAX / 2 + 1 && !is_freehold() ? 1U : 64U};
         CLAIM(throws_bad_alloc([=] { return ::operator new(opaque(size)); }),
               "new of too much to throw bad_alloc");
         CLAIM(throws_bad_alloc([=] { return ::operator new[](opaque(size)); }),
