@@ -1,11 +1,13 @@
 /*
  * allocator.h: the one interface of everything that hands out blocks.
  *
- * Each manager has direct functions (fh_heap_alloc, …) for who knows what they hold, and offers this interface
- * for who doesn't: containers, the conformance suite, replay, measurement. A call costs one indirect jump.
+ * Each manager has direct functions (fh_heap_alloc, …) for who knows what they hold, and offers
+ * this interface for who doesn't: containers, the conformance suite, replay, measurement. A call
+ * costs one indirect jump.
  *
- * Rules for every implementation: NULL and errno on failure, all as it was; sizes in bytes; alignment a power
- * of two, at most 2 GiB; a function that a manager can't offer is NULL in its table.
+ * Rules for every implementation: NULL and errno on failure, all as it was; sizes in bytes;
+ * alignment a power of two, at most 2 GiB; a function that a manager can't offer is NULL in its
+ * table.
  *
  *     struct fh_allocator a = fh_heap_allocator(heap);
  *     int *v = fh_alloc(&a, 10 * sizeof *v);
@@ -33,14 +35,14 @@ enum fh_allocator_capability {
 
 /* One look at a manager, all in bytes but for `blocks`. */
 struct fh_measure {
-    size_t size;          /* sizeof(struct fh_measure) of the caller */
-    size_t live_blocks;   /* handed out and not freed */
-    size_t live_bytes;    /* their usable bytes */
-    size_t free_bytes;    /* in free blocks that can be handed out without the source */
-    size_t largest_free;  /* the largest of them */
-    size_t metadata;      /* beside the blocks */
-    size_t footprint;     /* taken from the source and not purged */
-    size_t reserved;      /* address space */
+    size_t size;         /* sizeof(struct fh_measure) of the caller */
+    size_t live_blocks;  /* handed out and not freed */
+    size_t live_bytes;   /* their usable bytes */
+    size_t free_bytes;   /* in free blocks that can be handed out without the source */
+    size_t largest_free; /* the largest of them */
+    size_t metadata;     /* beside the blocks */
+    size_t footprint;    /* taken from the source and not purged */
+    size_t reserved;     /* address space */
 };
 
 /* One block of a walk. */
@@ -65,7 +67,8 @@ struct fh_allocator_ops {
     void (*destroy)(void *self);
     int (*measure)(void *self, struct fh_measure *out);
     /* Calls visit for every block; stops early and returns its value when that is not 0. */
-    int (*walk)(void *self, int (*visit)(void *context, const struct fh_block *block), void *context);
+    int (*walk)(void *self, int (*visit)(void *context, const struct fh_block *block),
+                void *context);
     /* 0, or the number of broken invariants, each said on the diagnostic descriptor. */
     int (*check)(void *self);
 };

@@ -1,13 +1,14 @@
 /*
  * event.h: the stream of what happens to memory.
  *
- * A listener gets every allocation, free and resize of the process while it is registered. Registering empties
- * the threads' free lists at their next refill, so that each call takes the slow path, which tells the listener;
- * while nobody listens the fast path does not know that listeners exist.
+ * A listener gets every allocation, free and resize of the process while it is registered.
+ * Registering empties the threads' free lists at their next refill, so that each call takes the
+ * slow path, which tells the listener; while nobody listens the fast path does not know that
+ * listeners exist.
  *
- * A listener is called on the thread that allocates, after an allocation and before a free, with no lock of Freehold
- * held. It may allocate; what it allocates itself is not told. Do not use it to sample cheaply: a listener costs
- * every call some 30 ns and more.
+ * A listener is called on the thread that allocates, after an allocation and before a free, with no
+ * lock of Freehold held. It may allocate; what it allocates itself is not told. Do not use it to
+ * sample cheaply: a listener costs every call some 30 ns and more.
  *
  *     static void on_event(void *context, const struct fh_event *event) { … }
  *     int id = fh_event_listen(FH_EVENT_ALLOC | FH_EVENT_FREE, on_event, NULL);
@@ -30,23 +31,24 @@ enum fh_event_kind {
 };
 
 struct fh_event {
-    size_t size;           /* sizeof(struct fh_event) */
+    size_t size; /* sizeof(struct fh_event) */
     enum fh_event_kind kind;
-    unsigned thread;       /* kernel's thread id */
-    uint64_t time_ns;      /* CLOCK_MONOTONIC */
-    void *address;         /* block; the new one of a resize */
-    void *old_address;     /* of a resize; else NULL */
-    size_t requested;      /* bytes asked for; 0 for a free */
-    size_t usable;         /* bytes that may be written */
-    const void *caller;    /* return address of the call, NULL when not known */
-    const void *frame;     /* frame address of the call */
-    uint32_t stack_id;     /* 0 unless a listener asked for stacks and filled it */
+    unsigned thread;    /* kernel's thread id */
+    uint64_t time_ns;   /* CLOCK_MONOTONIC */
+    void *address;      /* block; the new one of a resize */
+    void *old_address;  /* of a resize; else NULL */
+    size_t requested;   /* bytes asked for; 0 for a free */
+    size_t usable;      /* bytes that may be written */
+    const void *caller; /* return address of the call, NULL when not known */
+    const void *frame;  /* frame address of the call */
+    uint32_t stack_id;  /* 0 unless a listener asked for stacks and filled it */
 };
 
 typedef void fh_event_listener(void *context, const struct fh_event *event);
 
-/* Registers a listener for the kinds in the mask; at most 8. Returns its id (> 0), or a negative errno: -EINVAL, -ENOSPC.
- * Threads begin to tell at their next refill, at the latest when their lists run out. Thread-safe. */
+/* Registers a listener for the kinds in the mask; at most 8. Returns its id (> 0), or a negative
+ * errno: -EINVAL, -ENOSPC. Threads begin to tell at their next refill, at the latest when their
+ * lists run out. Thread-safe. */
 FH_API int fh_event_listen(unsigned kinds, fh_event_listener *listener, void *context);
 /* Ends it. A call that is under way on another thread may still finish. 0 or -EINVAL. */
 FH_API int fh_event_unlisten(int id);

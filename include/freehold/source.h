@@ -1,11 +1,11 @@
 /*
  * source.h: where page-aligned memory comes from.
  *
- * Every Freehold manager is created over a source. A source owns one contiguous range of address space and
- * knows four verbs: reserve the range, commit parts of it (from then on they may be read and written), purge
- * committed parts (contents dropped, memory given back, next read sees zero), release the range. The system's
- * own memory is one source; a static buffer is another, with no system call behind it. Write your own to put
- * a manager into a shared segment or a mapped file.
+ * Every Freehold manager is created over a source. A source owns one contiguous range of address
+ * space and knows four verbs: reserve the range, commit parts of it (from then on they may be read
+ * and written), purge committed parts (contents dropped, memory given back, next read sees zero),
+ * release the range. The system's own memory is one source; a static buffer is another, with no
+ * system call behind it. Write your own to put a manager into a shared segment or a mapped file.
  *
  * Do not advise, protect or unmap memory behind its source's back.
  *
@@ -37,7 +37,8 @@ struct fh_source {
     unsigned capabilities; /* of enum fh_source_capability */
     size_t capacity;       /* bytes of a FIXED source; else 0 */
     void *self;            /* handed to each function */
-    /* A range of `bytes` aligned to `align` (powers of two ≥ the page size), or NULL. Called once a manager. */
+    /* A range of `bytes` aligned to `align` (powers of two ≥ the page size), or NULL. Called once a
+     * manager. */
     void *(*reserve)(void *self, size_t bytes, size_t align);
     /* Each returns 0 or a negative errno and then changed nothing. Ranges are page-aligned. */
     int (*commit)(void *self, void *addr, size_t bytes);
@@ -56,10 +57,11 @@ struct fh_source_buffer {
     bool is_taken;
 };
 
-/* Makes `memory` (bytes long, any alignment; what alignment costs is lost) a source for one manager. No system
- * call is made. Returns &buffer->source, or NULL with errno EINVAL when memory is NULL. The buffer must outlive
- * the manager. Not thread-safe. */
-FH_API const struct fh_source *fh_source_buffer_init(struct fh_source_buffer *buffer, void *memory, size_t bytes);
+/* Makes `memory` (bytes long, any alignment; what alignment costs is lost) a source for one
+ * manager. No system call is made. Returns &buffer->source, or NULL with errno EINVAL when memory
+ * is NULL. The buffer must outlive the manager. Not thread-safe. */
+FH_API const struct fh_source *fh_source_buffer_init(struct fh_source_buffer *buffer, void *memory,
+                                                     size_t bytes);
 
 FH_END_DECLS
 #endif

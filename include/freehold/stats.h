@@ -1,8 +1,9 @@
 /*
  * stats.h: what the heap has done, and its settings.
  *
- * Counts are kept per thread at refills, not per call: they lag by at most what the threads' free lists hold, and bytes are
- * usable bytes. Reading takes the heaps' locks for a moment; it never stops a thread.
+ * Counts are kept per thread at refills, not per call: they lag by at most what the threads' free
+ * lists hold, and bytes are usable bytes. Reading takes the heaps' locks for a moment; it never
+ * stops a thread.
  *
  *     struct fh_stats stats = {.size = sizeof stats};
  *     fh_stats(&stats);
@@ -47,15 +48,18 @@ struct fh_stats_thread {
     bool is_alive;
     uint64_t allocs, frees, remote_frees;
 };
-FH_API int fh_stats_threads(int (*visit)(void *context, const struct fh_stats_thread *thread), void *context);
+FH_API int fh_stats_threads(int (*visit)(void *context, const struct fh_stats_thread *thread),
+                            void *context);
 
-/* Writes a table for people (fd), or one JSON object on one line (docs/stats-json.md). 0 or a negative errno. No allocation. */
+/* Writes a table for people (fd), or one JSON object on one line (docs/stats-json.md). 0 or a
+ * negative errno. No allocation. */
 FH_API int fh_stats_print(int fd);
 FH_API int fh_stats_json(int fd);
 
-/* Settings by name, the same as in FREEHOLD="…": decay (ms; 0: at once; -1: never), huge (auto|always|never), on_foreign
- * (abort|warn|ignore|forward), on_error (abort|continue|exit=N). A change takes effect at each thread's next refill.
- * 0, -ENOENT for a name that does not exist, -EINVAL for a value. get writes the terminated value: its length, or -ENOENT, -ERANGE. */
+/* Settings by name, the same as in FREEHOLD="…": decay (ms; 0: at once; -1: never), huge
+ * (auto|always|never), on_foreign (abort|warn|ignore|forward), on_error (abort|continue|exit=N). A
+ * change takes effect at each thread's next refill. 0, -ENOENT for a name that does not exist,
+ * -EINVAL for a value. get writes the terminated value: its length, or -ENOENT, -ERANGE. */
 FH_API int fh_ctl_set(const char *name, const char *value);
 FH_API int fh_ctl_get(const char *name, char *value, size_t size);
 

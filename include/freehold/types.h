@@ -13,9 +13,9 @@
 #define FH_VERSION_PATCH 0
 
 #if defined(__GNUC__)
-#define FH_API            __attribute__((visibility("default")))
-#define FH_MALLOC_LIKE    __attribute__((malloc, warn_unused_result))
-#define FH_ALLOC_SIZE(n)  __attribute__((alloc_size(n)))
+#define FH_API           __attribute__((visibility("default")))
+#define FH_MALLOC_LIKE   __attribute__((malloc, warn_unused_result))
+#define FH_ALLOC_SIZE(n) __attribute__((alloc_size(n)))
 #else
 #define FH_API
 #define FH_MALLOC_LIKE

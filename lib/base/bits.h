@@ -1,5 +1,6 @@
 /*
- * Bits and integers: rounding, logarithms, overflow-checked arithmetic. `align` is always a power of two.
+ * Bits and integers: rounding, logarithms, overflow-checked arithmetic. `align` is always a power
+ * of two.
  */
 #ifndef FH_BASE_BITS_H
 #define FH_BASE_BITS_H

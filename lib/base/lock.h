@@ -1,12 +1,13 @@
 /*
  * Locks that a memory allocator may hold.
  *
- * A lock is one 32-bit word: 0 free, 1 held, 2 held and somebody may be waiting (Drepper, "Futexes are
- * tricky", mutex 2). It touches neither libc nor thread-local storage, so the helper clone may take it too.
- * Waiters sleep in futex(2) through the hook that os/ fills at start-up (base/ itself calls no kernel).
+ * A lock is one 32-bit word: 0 free, 1 held, 2 held and somebody may be waiting (Drepper, "Futexes
+ * are tricky", mutex 2). It touches neither libc nor thread-local storage, so the helper clone may
+ * take it too. Waiters sleep in futex(2) through the hook that os/ fills at start-up (base/ itself
+ * calls no kernel).
  *
- * Order: a lock is taken only while every lock held already has a lower floor. The floors are the rooms'
- * order in the house, from the top down (a heap's lock is taken before the page pool's):
+ * Order: a lock is taken only while every lock held already has a lower floor. The floors are the
+ * rooms' order in the house, from the top down (a heap's lock is taken before the page pool's):
  */
 #ifndef FH_BASE_LOCK_H
 #define FH_BASE_LOCK_H
@@ -28,7 +29,10 @@ struct fh_lock {
     _Atomic uint32_t word;
 };
 
-#define FH_LOCK_INIT {0}
+#define FH_LOCK_INIT                                                                               \
+    {                                                                                              \
+        0                                                                                          \
+    }
 
 /* Blocks until the lock is held. Not recursive. */
 void fh_lock_acquire(struct fh_lock *lock);
@@ -41,16 +45,17 @@ void fh_lock_release(struct fh_lock *lock);
 void fh_lock_reset(struct fh_lock *lock);
 
 /*
- * The one way to hold everything still: rooms register each of their long-lived locks with its floor (at
- * most 32); hold_all takes them lowest floor first, release_all gives them back, reset_all makes them free
- * in a forked child. Registering the same lock twice is ignored.
+ * The one way to hold everything still: rooms register each of their long-lived locks with its
+ * floor (at most 32); hold_all takes them lowest floor first, release_all gives them back,
+ * reset_all makes them free in a forked child. Registering the same lock twice is ignored.
  */
 void fh_locks_register(struct fh_lock *lock, enum fh_floor floor);
 void fh_locks_hold_all(void);
 void fh_locks_release_all(void);
 void fh_locks_reset_all(void);
 
-/* os/ fills these; wait returns when *word != expected, on wake-up, or spuriously; ns 0 waits for ever. */
+/* os/ fills these; wait returns when *word != expected, on wake-up, or spuriously; ns 0 waits for
+ * ever. */
 extern void (*fh_lock_wait_hook)(_Atomic uint32_t *word, uint32_t expected, uint64_t ns);
 extern void (*fh_lock_wake_hook)(_Atomic uint32_t *word, int count);
 /* The monotonic clock, in nanoseconds, for fh_lock_try_for. */

@@ -6,16 +6,16 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define FH_LIKELY(x)   __builtin_expect(!!(x), 1)
-#define FH_UNLIKELY(x) __builtin_expect(!!(x), 0)
-#define FH_INLINE      static inline __attribute__((always_inline))
-#define FH_NOINLINE    __attribute__((noinline))
-#define FH_COLD        __attribute__((noinline, cold))
-#define FH_HIDDEN      __attribute__((visibility("hidden")))
-#define FH_PUBLIC      __attribute__((visibility("default")))
-#define FH_CACHE_LINE  64
-#define FH_CACHE_ALIGNED __attribute__((aligned(FH_CACHE_LINE)))
-#define FH_ARRAY_LEN(a) (sizeof(a) / sizeof((a)[0]))
+#define FH_LIKELY(x)                       __builtin_expect(!!(x), 1)
+#define FH_UNLIKELY(x)                     __builtin_expect(!!(x), 0)
+#define FH_INLINE                          static inline __attribute__((always_inline))
+#define FH_NOINLINE                        __attribute__((noinline))
+#define FH_COLD                            __attribute__((noinline, cold))
+#define FH_HIDDEN                          __attribute__((visibility("hidden")))
+#define FH_PUBLIC                          __attribute__((visibility("default")))
+#define FH_CACHE_LINE                      64
+#define FH_CACHE_ALIGNED                   __attribute__((aligned(FH_CACHE_LINE)))
+#define FH_ARRAY_LEN(a)                    (sizeof(a) / sizeof((a)[0]))
 #define FH_CONTAINER_OF(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))
 
 #endif

@@ -1,6 +1,6 @@
 /*
- * Random numbers for placement and sampling: a 64-bit xorshift* generator (Vigna 2016) per holder, seeded by
- * os/ from the kernel. Not for secrets: fh_os_random() is.
+ * Random numbers for placement and sampling: a 64-bit xorshift* generator (Vigna 2016) per holder,
+ * seeded by os/ from the kernel. Not for secrets: fh_os_random() is.
  */
 #ifndef FH_BASE_RANDOM_H
 #define FH_BASE_RANDOM_H
@@ -26,7 +26,8 @@ FH_INLINE uint64_t fh_random_next(struct fh_random *random)
     return x * 0x2545f4914f6cdd1du;
 }
 
-/* A number in [0, bound); bound must not be 0 (Lemire 2019, without the rejection step: bias < bound/2^32). */
+/* A number in [0, bound); bound must not be 0 (Lemire 2019, without the rejection step: bias <
+ * bound/2^32). */
 FH_INLINE uint32_t fh_random_below(struct fh_random *random, uint32_t bound)
 {
     return (uint32_t)(((fh_random_next(random) >> 32) * bound) >> 32);

@@ -1,10 +1,10 @@
 /*
- * os/mem: memory from the kernel, by raw system calls (no libc, no errno, no thread-local storage: the
- * helper clone and signal handlers call these too). Results are 0 or a negative errno; pointers are NULL on
- * failure. Sizes and addresses are multiples of the OS page size unless said otherwise.
+ * os/mem: memory from the kernel, by raw system calls (no libc, no errno, no thread-local storage:
+ * the helper clone and signal handlers call these too). Results are 0 or a negative errno; pointers
+ * are NULL on failure. Sizes and addresses are multiples of the OS page size unless said otherwise.
  *
- * This is the only place that maps, protects or advises memory. Fault injection (fh_os_fail_after) sits
- * here, so that a test can make any of these calls fail.
+ * This is the only place that maps, protects or advises memory. Fault injection (fh_os_fail_after)
+ * sits here, so that a test can make any of these calls fail.
  */
 #ifndef FH_OS_MEM_H
 #define FH_OS_MEM_H
@@ -15,15 +15,16 @@
 extern size_t fh_os_page_size;
 extern unsigned fh_os_page_shift;
 
-/* Address space without memory (PROT_NONE, no reserve). align is a power of two, ≥ page size; hint may be NULL
- * and is a wish. */
+/* Address space without memory (PROT_NONE, no reserve). align is a power of two, ≥ page size; hint
+ * may be NULL and is a wish. */
 void *fh_os_reserve(void *hint, size_t size, size_t align);
 /* Address space exactly at addr, or NULL when something is there already. */
 void *fh_os_reserve_at(void *addr, size_t size);
-/* Readable zero pages without memory behind them, exactly at addr (in place of what the caller has reserved
- * there) or (addr NULL) anywhere. */
+/* Readable zero pages without memory behind them, exactly at addr (in place of what the caller has
+ * reserved there) or (addr NULL) anywhere. */
 void *fh_os_reserve_readable(void *addr, size_t size);
-/* Readable and writable, zero, anywhere; or exactly at addr, in place of what the caller has reserved there. */
+/* Readable and writable, zero, anywhere; or exactly at addr, in place of what the caller has
+ * reserved there. */
 void *fh_os_map(size_t size);
 void *fh_os_map_at(void *addr, size_t size);
 void *fh_os_map_aligned(size_t size, size_t align);
@@ -31,28 +32,30 @@ void *fh_os_map_aligned(size_t size, size_t align);
 int fh_os_commit(void *addr, size_t size);
 /* Gives memory and access back; the address space stays reserved. */
 int fh_os_decommit(void *addr, size_t size);
-/* Gives the memory back; the pages read as zero at the next touch (MADV_DONTNEED, _LOCKED under mlock). */
+/* Gives the memory back; the pages read as zero at the next touch (MADV_DONTNEED, _LOCKED under
+ * mlock). */
 int fh_os_purge(void *addr, size_t size);
 /* Touches pages ahead of use with one call (MADV_POPULATE_WRITE, Linux 5.14); -ENOSYS below. */
 int fh_os_populate(void *addr, size_t size);
 int fh_os_release(void *addr, size_t size);
 /* mremap with MREMAP_MAYMOVE when may_move; new address or NULL. */
 void *fh_os_remap(void *addr, size_t old_size, size_t new_size, bool may_move);
-/* Moves pages onto a range that the caller has reserved (MREMAP_FIXED). Where they came from is unmapped then:
- * reserve it again with fh_os_reserve_at. NULL on failure: the pages are where they were, the target is reserved. */
+/* Moves pages onto a range that the caller has reserved (MREMAP_FIXED). Where they came from is
+ * unmapped then: reserve it again with fh_os_reserve_at. NULL on failure: the pages are where they
+ * were, the target is reserved. */
 void *fh_os_remap_to(void *addr, size_t old_size, size_t new_size, void *to);
 
 enum fh_os_access { FH_OS_NONE, FH_OS_READ, FH_OS_READ_WRITE };
 int fh_os_protect(void *addr, size_t size, enum fh_os_access access);
-/* Guard pages: MADV_GUARD_INSTALL where there, else mprotect. What the pages held is lost; unguarded they can be
- * read and written again. */
+/* Guard pages: MADV_GUARD_INSTALL where there, else mprotect. What the pages held is lost;
+ * unguarded they can be read and written again. */
 int fh_os_guard(void *addr, size_t size);
 int fh_os_unguard(void *addr, size_t size);
 
 enum fh_os_huge { FH_OS_HUGE_AUTO, FH_OS_HUGE_YES, FH_OS_HUGE_NO };
 int fh_os_advise_huge(void *addr, size_t size, enum fh_os_huge want);
-/* Splits the huge page that covers addr, so that parts of it can be purged: 174 µs. addr must lie on a page that
- * is resident (a purged one splits nothing). -EINVAL in locked memory. */
+/* Splits the huge page that covers addr, so that parts of it can be purged: 174 µs. addr must lie
+ * on a page that is resident (a purged one splits nothing). -EINVAL in locked memory. */
 int fh_os_split_huge(void *addr);
 /* Bytes of the range that are in RAM (mincore); negative errno on failure. */
 int64_t fh_os_resident(const void *addr, size_t size);
@@ -60,25 +63,27 @@ int64_t fh_os_resident(const void *addr, size_t size);
 int fh_os_memfd(const char *name, size_t size);
 void *fh_os_map_fd(int fd, size_t size, size_t offset, bool is_shared);
 
-/* What this kernel has; bits are probed at the first question, by system calls that a sandbox may not know: for
- * doctor and tests, not for allocation paths, whose calls step down by themselves. FREEHOLD_FEATURES (tests only, read by
- * fh_os_init) forces the mask down: "6.1" or "container" or a list such as "-guard,-userfaultfd". */
+/* What this kernel has; bits are probed at the first question, by system calls that a sandbox may
+ * not know: for doctor and tests, not for allocation paths, whose calls step down by themselves.
+ * FREEHOLD_FEATURES (tests only, read by fh_os_init) forces the mask down: "6.1" or "container" or
+ * a list such as "-guard,-userfaultfd". */
 enum fh_os_feature {
-    FH_OS_GUARD_INSTALL = 1 << 0,   /* MADV_GUARD_INSTALL, 6.13 */
-    FH_OS_POPULATE = 1 << 1,        /* MADV_POPULATE_WRITE, 5.14 */
-    FH_OS_USERFAULTFD = 1 << 2,     /* user-mode userfaultfd permitted */
-    FH_OS_UFFD_MOVE = 1 << 3,       /* UFFDIO_MOVE, 6.8 */
-    FH_OS_IO_URING = 1 << 4,        /* io_uring permitted */
-    FH_OS_PAGEMAP_SCAN = 1 << 5,    /* PAGEMAP_SCAN, 6.7 */
-    FH_OS_THP = 1 << 6,             /* transparent huge pages by madvise or always */
-    FH_OS_MEMBARRIER = 1 << 7,      /* MEMBARRIER_CMD_PRIVATE_EXPEDITED */
-    FH_OS_TASK_SYSCALL = 1 << 8,    /* /proc/self/task/TID/syscall can be read */
+    FH_OS_GUARD_INSTALL = 1 << 0, /* MADV_GUARD_INSTALL, 6.13 */
+    FH_OS_POPULATE = 1 << 1,      /* MADV_POPULATE_WRITE, 5.14 */
+    FH_OS_USERFAULTFD = 1 << 2,   /* user-mode userfaultfd permitted */
+    FH_OS_UFFD_MOVE = 1 << 3,     /* UFFDIO_MOVE, 6.8 */
+    FH_OS_IO_URING = 1 << 4,      /* io_uring permitted */
+    FH_OS_PAGEMAP_SCAN = 1 << 5,  /* PAGEMAP_SCAN, 6.7 */
+    FH_OS_THP = 1 << 6,           /* transparent huge pages by madvise or always */
+    FH_OS_MEMBARRIER = 1 << 7,    /* MEMBARRIER_CMD_PRIVATE_EXPEDITED */
+    FH_OS_TASK_SYSCALL = 1 << 8,  /* /proc/self/task/TID/syscall can be read */
 };
 unsigned fh_os_features(void);
 void fh_os_force_features(unsigned mask);
 
-/* Fault injection: the n-th call (1 = next) that could run out of memory fails with ENOMEM, and with
- * `and_all_after` each later one too. 0 switches it off. Returns the calls counted since the last setting. */
+/* Fault injection: the n-th call (1 = next) that could run out of memory fails with ENOMEM, and
+ * with `and_all_after` each later one too. 0 switches it off. Returns the calls counted since the
+ * last setting. */
 uint64_t fh_os_fail_after(uint64_t n, bool and_all_after);
 
 #endif

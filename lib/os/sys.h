@@ -1,27 +1,28 @@
 /*
- * os/sys: what is not memory: clocks, futex, threads, files, limits, by raw system calls. Safe in signal
- * handlers and in the helper clone. Negative errno on failure.
+ * os/sys: what is not memory: clocks, futex, threads, files, limits, by raw system calls. Safe in
+ * signal handlers and in the helper clone. Negative errno on failure.
  */
 #ifndef FH_OS_SYS_H
 #define FH_OS_SYS_H
 
 #include "base/macros.h"
 
-/* Fills base/'s hooks, page size, feature override. Idempotent, called by whatever starts first. `auxv` is found
- * by getauxval. */
+/* Fills base/'s hooks, page size, feature override. Idempotent, called by whatever starts first.
+ * `auxv` is found by getauxval. */
 void fh_os_init(void);
 
-uint64_t fh_os_now_ns(void);        /* CLOCK_MONOTONIC */
-uint64_t fh_os_cpu_ns(void);        /* CLOCK_PROCESS_CPUTIME_ID */
+uint64_t fh_os_now_ns(void); /* CLOCK_MONOTONIC */
+uint64_t fh_os_cpu_ns(void); /* CLOCK_PROCESS_CPUTIME_ID */
 void fh_os_sleep_ns(uint64_t ns);
 int fh_os_getpid(void);
 int fh_os_gettid(void);
-uint64_t fh_os_random(void);        /* getrandom, never blocks; AT_RANDOM mixed with the clock below it */
-bool fh_os_is_secure(void);         /* AT_SECURE: setuid and the like */
-size_t fh_os_ram_bytes(void);       /* sysinfo: total RAM */
+uint64_t fh_os_random(void);  /* getrandom, never blocks; AT_RANDOM mixed with the clock below it */
+bool fh_os_is_secure(void);   /* AT_SECURE: setuid and the like */
+size_t fh_os_ram_bytes(void); /* sysinfo: total RAM */
 size_t fh_os_limit_address_space(void); /* RLIMIT_AS soft, SIZE_MAX when none */
-unsigned fh_os_cpu_count(void);     /* CPUs in the affinity mask */
-_Noreturn void fh_os_abort(void);   /* SIGABRT with the default action, whatever the program installed */
+unsigned fh_os_cpu_count(void);         /* CPUs in the affinity mask */
+_Noreturn void
+fh_os_abort(void); /* SIGABRT with the default action, whatever the program installed */
 _Noreturn void fh_os_exit(int status); /* exit_group */
 
 int fh_os_open_read(const char *path);
@@ -33,20 +34,20 @@ void fh_os_close(int fd);
 int64_t fh_os_read_file(const char *path, char *buf, size_t size);
 
 /* Whether the thread is blocked inside a system call right now (so in none of our code):
- * /proc/self/task/TID/syscall. False when it runs, or when that can't be told; true for the caller itself, which is
- * then reading that file. Some 7 µs. */
+ * /proc/self/task/TID/syscall. False when it runs, or when that can't be told; true for the caller
+ * itself, which is then reading that file. Some 7 µs. */
 bool fh_os_thread_in_syscall(int tid);
 /* A full barrier on every running thread of the process; 0 or negative errno. */
 int fh_os_membarrier(void);
 
-/* A helper: a raw clone that shares the address space, has every signal blocked, no libc, no TLS of its own (it
- * must touch neither). Returns its tid or a negative errno. The stack is the caller's and must outlive it: when
- * it has ended the kernel writes 0 to *alive and wakes a futex waiter on it. -ENOSYS under ThreadSanitizer,
- * whose instrumentation is thread-local. */
+/* A helper: a raw clone that shares the address space, has every signal blocked, no libc, no TLS of
+ * its own (it must touch neither). Returns its tid or a negative errno. The stack is the caller's
+ * and must outlive it: when it has ended the kernel writes 0 to *alive and wakes a futex waiter on
+ * it. -ENOSYS under ThreadSanitizer, whose instrumentation is thread-local. */
 int fh_os_helper_start(void (*run)(void *), void *arg, void *stack, size_t stack_size,
                        _Atomic uint32_t *alive);
-/* Waits until *alive is 0, at most ns nanoseconds (0: for ever); whether it is. Only this wakes in time: the
- * kernel's wake-up reaches shared futexes, not the private ones of base/lock.h. */
+/* Waits until *alive is 0, at most ns nanoseconds (0: for ever); whether it is. Only this wakes in
+ * time: the kernel's wake-up reaches shared futexes, not the private ones of base/lock.h. */
 bool fh_os_helper_wait(_Atomic uint32_t *alive, uint64_t ns);
 
 /* The environment of the process, read without libc where libc isn't up yet; NULL when unset. */
