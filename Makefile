@@ -4,6 +4,7 @@
 #   make test     set up, build, run the quick tests; TIER=all adds the slow ones, sanitizers, a short fuzzing
 #   make bench    measure against the allocators that are installed
 #   make fuzz     fuzz for FUZZ_SECONDS a target (300)
+#   make coverage lines and branches that the unit tests reach, by file
 #   make install  to PREFIX (/usr/local); DESTDIR is honoured
 #   make setup    install the packages of all of these; make clean removes build/
 TIER ?= quick
@@ -11,7 +12,7 @@ PREFIX ?= /usr/local
 JOBS ?= $(shell nproc)
 BUILD := build/release
 
-.PHONY: all build run test bench fuzz install setup clean
+.PHONY: all build run test bench fuzz coverage install setup clean
 all: build
 
 build:
@@ -34,6 +35,10 @@ fuzz:
 	@scripts/setup.sh test
 	@scripts/build.sh fuzz
 	@scripts/fuzz.sh build/fuzz $(or $(FUZZ_SECONDS),300)
+
+coverage:
+	@scripts/setup.sh test
+	@scripts/coverage.sh
 
 install: build
 	@cmake --install $(BUILD) --prefix $(PREFIX)
