@@ -18,4 +18,8 @@ bool fh_os_fails_on_purpose(void);
 /* An entry of the auxiliary vector; 0 when it has none of that type. */
 unsigned long fh_os_auxv(unsigned long type);
 
+/* Finds the clock that needs no system call; until then, and where there is none, the clock is a
+ * system call. */
+void fh_os_find_clock(void);
+
 #endif

@@ -156,6 +156,7 @@ void fh_os_init(void)
     /* acquire, with the release below: who sees true sees all that was set. */
     if (atomic_load_explicit(&is_initialised, memory_order_acquire))
         return;
+    fh_os_find_clock();
     fh_message_write_hook = write_message;
     fh_lock_now_hook = fh_os_now_ns;
     fh_lock_wake_hook = wake_in_kernel;

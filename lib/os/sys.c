@@ -18,7 +18,6 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/auxv.h>
-#include <time.h>
 
 enum {
     KERNEL_SIGSET_BYTES = 8,
@@ -27,36 +26,6 @@ enum {
     MEMBARRIER_PRIVATE_EXPEDITED = 1 << 3,
     MEMBARRIER_REGISTER_PRIVATE_EXPEDITED = 1 << 4,
 };
-
-/* The kernel's struct timespec on 64-bit machines. */
-struct kernel_time {
-    int64_t seconds;
-    int64_t nanoseconds;
-};
-
-static uint64_t clock_ns(long clock)
-{
-    struct kernel_time now = {0, 0};
-    fh_syscall2(SYS_clock_gettime, clock, (long)&now);
-    return (uint64_t)now.seconds * 1000000000u + (uint64_t)now.nanoseconds;
-}
-
-uint64_t fh_os_now_ns(void)
-{
-    return clock_ns(CLOCK_MONOTONIC);
-}
-
-uint64_t fh_os_cpu_ns(void)
-{
-    return clock_ns(CLOCK_PROCESS_CPUTIME_ID);
-}
-
-void fh_os_sleep_ns(uint64_t ns)
-{
-    struct kernel_time left = {(int64_t)(ns / 1000000000u), (int64_t)(ns % 1000000000u)};
-    while (fh_syscall2(SYS_nanosleep, (long)&left, (long)&left) == -EINTR)
-        continue;
-}
 
 int fh_os_getpid(void)
 {

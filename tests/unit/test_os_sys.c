@@ -17,6 +17,7 @@
 #include <string.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -50,6 +51,17 @@ static int outcome_in_child(void (*function)(void))
     int status = -1;
     assert_int_equal(waitpid(child, &status, 0), child);
     return WIFSIGNALED(status) ? -WTERMSIG(status) : WEXITSTATUS(status);
+}
+
+static void test_the_clock_is_the_one_of_libc(void **state)
+{
+    (void)state;
+    struct timespec before, after;
+    clock_gettime(CLOCK_MONOTONIC, &before);
+    uint64_t now = fh_os_now_ns();
+    clock_gettime(CLOCK_MONOTONIC, &after);
+    assert_in_range(now, (uint64_t)before.tv_sec * SECOND + (uint64_t)before.tv_nsec,
+                    (uint64_t)after.tv_sec * SECOND + (uint64_t)after.tv_nsec);
 }
 
 static void test_sleeping_takes_at_least_its_time(void **state)
@@ -442,6 +454,7 @@ int main(int argc, char **argv)
     if (argc == 2 && strcmp(argv[1], "look-before-libc") == 0)
         return look_before_libc();
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_the_clock_is_the_one_of_libc),
         cmocka_unit_test(test_sleeping_takes_at_least_its_time),
         cmocka_unit_test(test_sleeping_costs_no_processor_time),
         cmocka_unit_test(test_identity_is_the_processs),
