@@ -77,7 +77,7 @@ static uint32_t count_by_gnu_hash(const uint32_t *hash)
 {
     uint32_t bucket_count = hash[0];
     uint32_t first = hash[1];
-    const uint32_t *buckets = hash + 4 + 2 * hash[2]; /* bloom words are 64 bits wide */
+    const uint32_t *buckets = hash + 4 + 2 * (size_t)hash[2]; /* bloom words are 64 bits wide */
     const uint32_t *chains = buckets + bucket_count;
     uint32_t last = 0;
     for (uint32_t i = 0; i < bucket_count; i++)

@@ -33,9 +33,9 @@ void fh_os_close(int fd);
 /* Reads a small file whole, terminated; length or negative errno. */
 int64_t fh_os_read_file(const char *path, char *buf, size_t size);
 
-/* Whether the thread is blocked inside a system call right now (so in none of our code):
- * /proc/self/task/TID/syscall. False when it runs, or when that can't be told; true for the caller
- * itself, which is then reading that file. Some 7 µs. */
+/* Whether the thread is blocked inside a system call right now: /proc/self/task/TID/syscall. False when it runs, or
+ * when that can't be told; true for the caller itself, which is then reading that file. Some 7 µs. Beware: the
+ * call may be a signal handler's that interrupted the thread anywhere, also in our own code. */
 bool fh_os_thread_in_syscall(int tid);
 /* A full barrier on every running thread of the process; 0 or negative errno. */
 int fh_os_membarrier(void);

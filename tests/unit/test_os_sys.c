@@ -230,6 +230,40 @@ static void test_a_sleeping_thread_is_in_a_system_call(void **state)
     assert_true(times_seen_in_syscall(true, 100) >= 90);
 }
 
+static _Atomic bool is_handler_over;
+
+static void sleep_in_handler(int number)
+{
+    (void)number;
+    while (!atomic_load(&is_handler_over))
+        fh_os_sleep_ns(100000000);
+}
+
+/* What callers must reckon with: the thread spins, but a handler on top of it is blocked. */
+static void test_a_handler_that_blocks_hides_what_it_interrupted(void **state)
+{
+    (void)state;
+    if (!(fh_os_features() & FH_OS_TASK_SYSCALL))
+        skip();
+    struct sigaction action = {.sa_handler = sleep_in_handler};
+    sigaction(SIGUSR1, &action, NULL);
+    struct subject subject = {.sleeps = false};
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, be_observed, &subject), 0);
+    while (atomic_load(&subject.tid) == 0)
+        sched_yield();
+    pthread_kill(thread, SIGUSR1);
+    bool is_seen = false;
+    for (int i = 0; i < 1000 && !is_seen; i++) {
+        fh_os_sleep_ns(1000000);
+        is_seen = fh_os_thread_in_syscall(subject.tid);
+    }
+    atomic_store(&is_handler_over, true);
+    atomic_store(&subject.is_over, true);
+    pthread_join(thread, NULL);
+    assert_true(is_seen);
+}
+
 static void test_a_spinning_thread_is_in_no_system_call(void **state)
 {
     (void)state;
@@ -468,6 +502,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_a_missing_file_gives_the_error_and_leaves_errno),
         cmocka_unit_test(test_write_goes_on_until_all_is_written),
         cmocka_unit_test(test_a_sleeping_thread_is_in_a_system_call),
+        cmocka_unit_test(test_a_handler_that_blocks_hides_what_it_interrupted),
         cmocka_unit_test(test_a_spinning_thread_is_in_no_system_call),
         cmocka_unit_test(test_a_thread_that_is_not_there_is_in_no_system_call),
         cmocka_unit_test_teardown(test_nothing_is_known_of_threads_where_proc_is_refused,
