@@ -29,7 +29,7 @@ test:
 bench:
 	@scripts/setup.sh bench
 	@scripts/build.sh release
-	@bench/run.sh $(BUILD) $(BENCH_ARGS)
+	@bench/run --library $(BUILD)/libfreehold-malloc.so $(BENCH_ARGS)
 
 fuzz:
 	@scripts/setup.sh test

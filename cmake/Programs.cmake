@@ -5,7 +5,8 @@
 #   tests/system/*.c        plain programs for the scripts, nothing of ours linked; lib*.c become shared objects
 #   tests/system/*.sh       tests, but for lib.sh, which they source; BUILD_DIR, SOURCE_DIR and FREEHOLD_LIB tell
 #                           where things are; exit 77: skipped
-#   bench/*.c               plain programs; bench/own_*.c measure a room and link the static library
+#   bench/own_*.c           programs that measure a room and link the static library; the others are for every
+#                           allocator and are built by bench/build.sh, with the same flags whatever is built here
 #   fuzz/*.c                libFuzzer targets
 #   examples/*.c            what a user would write
 #
@@ -77,16 +78,14 @@ if(FREEHOLD_ENTRY_POINTS)
     freehold_test(system.${name} bash ${script})
   endforeach()
 
-  file(GLOB bench_sources CONFIGURE_DEPENDS bench/*.c)
-  foreach(source ${bench_sources})
-    get_filename_component(name ${source} NAME_WE)
-    if(NOT name MATCHES "^own_")
-      freehold_program(bench ${source})
-    elseif(TARGET freehold-static)
+  file(GLOB bench_sources CONFIGURE_DEPENDS bench/own_*.c)
+  if(TARGET freehold-static)
+    foreach(source ${bench_sources})
+      get_filename_component(name ${source} NAME_WE)
       freehold_program(bench ${source} freehold-static)
       target_include_directories(bench-${name} PRIVATE lib)
-    endif()
-  endforeach()
+    endforeach()
+  endif()
 
   file(GLOB example_sources CONFIGURE_DEPENDS examples/*.c examples/*.cc)
   if(TARGET freehold)
