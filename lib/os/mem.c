@@ -19,7 +19,7 @@
  * (since Linux 6.7 mappings of 2 MiB and more are aligned to 2 MiB, a hit), then cut out of a
  * larger one.
  *
- * Nothing here has state but the page size and the fault injection, both atomic or written once.
+ * Nothing here has state but the fault injection, which is atomic.
  */
 #include "os/mem.h"
 
@@ -48,10 +48,6 @@ enum {
     ANONYMOUS = MAP_PRIVATE | MAP_ANONYMOUS,
     UNBACKED = ANONYMOUS | MAP_NORESERVE,
 };
-
-/* What nearly every machine has, until fh_os_init reads the truth. */
-size_t fh_os_page_size = 4096;
-unsigned fh_os_page_shift = 12;
 
 static struct {
     _Atomic uint64_t calls;   /* since the last setting */

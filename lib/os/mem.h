@@ -10,10 +10,7 @@
 #define FH_OS_MEM_H
 
 #include "base/macros.h"
-
-/* The OS page size, read once from the auxiliary vector; and its logarithm. */
-extern size_t fh_os_page_size;
-extern unsigned fh_os_page_shift;
+#include "os/sys.h" /* the page size */
 
 /* Address space without memory (PROT_NONE, no reserve). align is a power of two, ≥ page size; hint
  * may be NULL and is a wish. */

@@ -35,6 +35,10 @@ static struct {
     char text[EARLY_BYTES];
 } early;
 
+/* What nearly every machine has, until fh_os_init reads the truth. */
+size_t fh_os_page_size = 4096;
+unsigned fh_os_page_shift = 12;
+
 static _Atomic bool is_initialised;
 
 static unsigned long auxv_from_proc(unsigned long type)

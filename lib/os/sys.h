@@ -11,6 +11,10 @@
  * `auxv` is found by getauxval. */
 void fh_os_init(void);
 
+/* The OS page size, read once from the auxiliary vector; and its logarithm. */
+extern size_t fh_os_page_size;
+extern unsigned fh_os_page_shift;
+
 uint64_t fh_os_now_ns(void); /* CLOCK_MONOTONIC */
 uint64_t fh_os_cpu_ns(void); /* CLOCK_PROCESS_CPUTIME_ID */
 void fh_os_sleep_ns(uint64_t ns);
