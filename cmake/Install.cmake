@@ -45,3 +45,5 @@ file(GLOB zsh_completion CONFIGURE_DEPENDS cli/completion/_freehold)
 install(FILES ${zsh_completion} DESTINATION ${CMAKE_INSTALL_DATADIR}/zsh/site-functions)
 file(GLOB fish_completion CONFIGURE_DEPENDS cli/completion/*.fish)
 install(FILES ${fish_completion} DESTINATION ${CMAKE_INSTALL_DATADIR}/fish/vendor_completions.d)
+install(FILES cli/completion/freehold.bash RENAME freehold
+        DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions)

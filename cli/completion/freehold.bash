@@ -1,0 +1,65 @@
+# bash completion for freehold: subcommands, their options and the options' values, then the program to run
+# and, from there on, whatever that program's own completion offers.
+
+_freehold() {
+    local word=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]}
+    COMPREPLY=()
+    if ((COMP_CWORD == 1)); then
+        mapfile -t COMPREPLY < <(compgen -W "run --help --version" -- "$word")
+        return
+    fi
+    # The first word after the subcommand that is neither an option nor an option's value is the program.
+    local i
+    for ((i = 2; i < COMP_CWORD; i++)); do
+        case ${COMP_WORDS[i]} in
+        --json | --log | --on-error | --on-foreign | --decay | --huge) ((i++)) ;;
+        --)
+            ((i++))
+            break
+            ;;
+        -*) ;;
+        *) break ;;
+        esac
+    done
+    if ((i < COMP_CWORD)); then
+        if declare -F _command_offset >/dev/null; then
+            _command_offset "$i"
+        else
+            mapfile -t COMPREPLY < <(compgen -f -- "$word")
+        fi
+        return
+    fi
+    case $previous in
+    --json | --log)
+        mapfile -t COMPREPLY < <(compgen -f -- "$word")
+        return
+        ;;
+    --on-error)
+        mapfile -t COMPREPLY < <(compgen -W "abort continue exit=" -- "$word")
+        return
+        ;;
+    --on-foreign)
+        mapfile -t COMPREPLY < <(compgen -W "abort warn ignore forward" -- "$word")
+        return
+        ;;
+    --decay)
+        mapfile -t COMPREPLY < <(compgen -W "0 100 500 1000 -1" -- "$word")
+        return
+        ;;
+    --huge)
+        mapfile -t COMPREPLY < <(compgen -W "auto always never" -- "$word")
+        return
+        ;;
+    esac
+    if [[ $word == -* ]]; then
+        case ${COMP_WORDS[1]} in
+        run)
+            mapfile -t COMPREPLY < <(compgen -W "--stats --json --log --on-error --on-foreign --decay --huge --help" -- "$word")
+            ;;
+        esac
+    else
+        mapfile -t COMPREPLY < <(compgen -c -- "$word")
+    fi
+}
+
+complete -o filenames -F _freehold freehold

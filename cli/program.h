@@ -1,0 +1,69 @@
+/*
+ * A program file, looked at before it is started: what it is, and whether a library can be
+ * preloaded into it.
+ */
+#ifndef FH_CLI_PROGRAM_H
+#define FH_CLI_PROGRAM_H
+
+#include <limits.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+/* What stands in the way of starting a program with Freehold in it, the first one found. */
+enum program_obstacle {
+    PROGRAM_IS_FINE,
+    PROGRAM_NOT_FOUND,
+    PROGRAM_IS_DIRECTORY,
+    PROGRAM_NOT_EXECUTABLE,
+    PROGRAM_OF_NO_KNOWN_KIND,
+    PROGRAM_DAMAGED,
+    PROGRAM_OTHER_ARCHITECTURE,
+    PROGRAM_STATIC,
+    PROGRAM_LOADER_MISSING,
+    PROGRAM_OTHER_LIBC,
+    PROGRAM_GAINS_PRIVILEGES,
+    PROGRAM_SANITIZED,
+    PROGRAM_INTERPRETER_MISSING,
+    PROGRAM_INTERPRETERS_NESTED,
+};
+
+enum { PROGRAM_MOST_NEEDED = 64, PROGRAM_NAME_LENGTH = 96 };
+
+struct program {
+    char name[PATH_MAX];   /* as the user wrote it */
+    char path[PATH_MAX];   /* the file that exec will be given */
+    char binary[PATH_MAX]; /* the file whose code will run: `path`, or the interpreter of that
+                              script */
+    bool is_script;        /* so binary differs from path */
+
+    enum program_obstacle obstacle;
+    char detail[PATH_MAX]; /* what the obstacle's sentence names: an architecture, a loader, a user
+                            */
+
+    bool was_read; /* the fields below are valid: binary is readable and an ELF file of this
+                      architecture */
+    bool is_pie;
+    bool is_static;
+    bool has_relro;
+    bool binds_now; /* with has_relro: full RELRO */
+    bool has_canaries;
+    bool has_executable_stack;
+    bool has_symbols;    /* a dynamic symbol table was found; has_canaries and has_own_malloc mean
+                            something */
+    bool has_own_malloc; /* the program file defines malloc: its own comes before a preloaded one */
+    const char *sanitizer; /* its name, or NULL */
+    char loader[PATH_MAX]; /* PT_INTERP; empty when static */
+    size_t needed_count;
+    char needed[PROGRAM_MOST_NEEDED][PROGRAM_NAME_LENGTH];
+};
+
+/* Finds `name` as execvp would and looks at it; all that is found out is in *program. */
+void program_inspect(struct program *program, const char *name);
+
+/* One sentence: what is in the way, and what to do. Empty for PROGRAM_IS_FINE. */
+void program_explain(const struct program *program, char *sentence, size_t size);
+
+/* The architecture this command (so its library) was built for: "x86-64". */
+const char *program_our_architecture(void);
+
+#endif

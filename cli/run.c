@@ -1,0 +1,416 @@
+/*
+ * freehold run: starts a program with libfreehold-malloc in it.
+ *
+ * The order is what makes errors clear: first the command line; then our own library; then the
+ * program file, which is looked at before it is started (program.c), because afterwards nobody
+ * could say why the library was not loaded; then the files that we or the library will write. Only
+ * then the environment is changed and the program started. What goes wrong before that ends with
+ * 125 (ours), 126 or 127 (the program's), as under env(1).
+ *
+ * With nothing to collect afterwards this process becomes the program; else it stands by
+ * (supervise.c), then reads the records that the processes left (records.c) and reports. Settings
+ * travel in FREEHOLD, after what the user has there, so that the command line wins; children
+ * inherit both variables and are followed.
+ */
+#include "cli.h"
+#include "library.h"
+#include "options.h"
+#include "program.h"
+#include "records.h"
+#include "summary.h"
+#include "supervise.h"
+#include "term.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum {
+    OPTION_STATS = 1,
+    OPTION_JSON,
+    OPTION_LOG,
+    OPTION_ON_ERROR,
+    OPTION_ON_FOREIGN,
+    OPTION_DECAY,
+    OPTION_HUGE,
+};
+
+static const struct cli_option options[] = {
+    {"stats", NULL, "print a summary of the program's memory on standard error when it ends",
+     OPTION_STATS},
+    {"json", "FILE", "write the figures of all its processes to FILE (- for standard output)",
+     OPTION_JSON},
+    {"log", "FILE", "write Freehold's messages to FILE instead of standard error", OPTION_LOG},
+    {"on-error", "ACTION",
+     "after the report of a memory error: abort (default), continue,\nor exit=N with status N",
+     OPTION_ON_ERROR},
+    {"on-foreign", "ACTION",
+     "when a pointer of another allocator is freed: abort (default), warn,\nignore, or forward to "
+     "that allocator",
+     OPTION_ON_FOREIGN},
+    {"decay", "MS",
+     "give unused memory back after MS milliseconds (default 500;\n0 at once, -1 never)",
+     OPTION_DECAY},
+    {"huge", "WHEN", "use huge pages: auto (default), always or never", OPTION_HUGE},
+};
+enum { OPTIONS = sizeof(options) / sizeof(options[0]) };
+
+/* The setting string for FREEHOLD, built up piece by piece. */
+struct settings {
+    char text[2 * PATH_MAX];
+    size_t len;
+};
+
+struct request {
+    bool wants_summary;
+    const char *json_file; /* NULL: none */
+    const char *log_file;  /* NULL: none */
+    struct settings settings;
+    char **program; /* argv of the program */
+};
+
+static int print_help(void)
+{
+    puts("Usage: freehold run [OPTION...] [--] PROG [ARG...]\n"
+         "\n"
+         "Runs PROG, unmodified, with Freehold as its memory allocator. Processes that PROG\n"
+         "starts have it too. FILE may hold %p, the process id.\n"
+         "\n"
+         "Options:");
+    cli_print_options(options, OPTIONS);
+    puts("\n"
+         "Exit status: PROG's own (or the signal that killed it); before PROG starts 125 for\n"
+         "trouble of Freehold's own, 126 when PROG can't be executed or preloaded, 127 when it\n"
+         "is not found.\n"
+         "\n"
+         "Examples:\n"
+         "  freehold run -- python3 script.py\n"
+         "  freehold run --stats --decay 100 -- redis-server --port 7000");
+    return cli_finish_output(CLI_OK, CLI_OWN_TROUBLE);
+}
+
+/* ---- The command line ---- */
+
+static bool add_setting(struct settings *settings, const char *name, const char *value)
+{
+    const size_t room = sizeof(settings->text) - settings->len;
+    const int written = snprintf(settings->text + settings->len, room, "%s%s=%s",
+                                 settings->len > 0 ? "," : "", name, value);
+    if (written < 0 || (size_t)written >= room) {
+        cli_complain("the settings are too long; use shorter file names");
+        return false;
+    }
+    settings->len += (size_t)written;
+    return true;
+}
+
+static bool is_whole_number(const char *text, long least, long most)
+{
+    char *end;
+    errno = 0;
+    const long value = strtol(text, &end, 10);
+    return (text[0] == '-' || (text[0] >= '0' && text[0] <= '9')) && *end == '\0' && errno == 0 &&
+           value >= least && value <= most;
+}
+
+/* Adds a setting whose value is one of a list of words. */
+static bool add_choice(struct settings *settings, const char *option, const char *name,
+                       const char *value, const char *const *choices, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (strcmp(value, choices[i]) == 0) {
+            return add_setting(settings, name, value);
+        }
+    }
+    char list[128] = "";
+    size_t len = 0;
+    for (size_t i = 0; i < count; i++) {
+        const char *separator = i == 0 ? "" : i + 1 == count ? " or " : ", ";
+        const int written = snprintf(list + len, sizeof(list) - len, "%s%s", separator, choices[i]);
+        len += written > 0 ? (size_t)written : 0;
+    }
+    const char *nearest = cli_nearest(value, choices, count);
+    if (nearest != NULL) {
+        cli_complain("--%s takes %s, not '%s'; did you mean '%s'?", option, list, value, nearest);
+    } else {
+        cli_complain("--%s takes %s, not '%s'", option, list, value);
+    }
+    return false;
+}
+
+static bool add_on_error(struct settings *settings, const char *value)
+{
+    static const char *const choices[] = {"abort", "continue", "exit=N"};
+    static const char exit_prefix[] = "exit=";
+    const size_t prefix_len = sizeof(exit_prefix) - 1;
+    if (strncmp(value, exit_prefix, prefix_len) == 0) {
+        if (!is_whole_number(value + prefix_len, 0, 255)) {
+            cli_complain("--on-error exit=N takes a status from 0 to 255, not '%s'",
+                         value + prefix_len);
+            return false;
+        }
+        return add_setting(settings, "on_error", value);
+    }
+    return add_choice(settings, "on-error", "on_error", value, choices, 3);
+}
+
+static bool add_decay(struct settings *settings, const char *value)
+{
+    if (!is_whole_number(value, -1, INT_MAX)) {
+        cli_complain("--decay takes milliseconds (0: at once, -1: never), not '%s'", value);
+        return false;
+    }
+    return add_setting(settings, "decay", value);
+}
+
+static bool take_option(struct request *request, int id, const char *value)
+{
+    static const char *const foreign[] = {"abort", "warn", "ignore", "forward"};
+    static const char *const huge[] = {"auto", "always", "never"};
+    struct settings *settings = &request->settings;
+    switch (id) {
+    case OPTION_STATS:
+        request->wants_summary = true;
+        return true;
+    case OPTION_JSON:
+        request->json_file = value;
+        return true;
+    case OPTION_LOG:
+        request->log_file = value;
+        return true;
+    case OPTION_ON_ERROR:
+        return add_on_error(settings, value);
+    case OPTION_ON_FOREIGN:
+        return add_choice(settings, "on-foreign", "on_foreign", value, foreign, 4);
+    case OPTION_DECAY:
+        return add_decay(settings, value);
+    default:
+        return add_choice(settings, "huge", "huge", value, huge, 3);
+    }
+}
+
+/* -1 when the request is complete, else the exit status. */
+static int read_request(struct request *request, int argc, char **argv)
+{
+    struct cli_arguments arguments = {"freehold run", options, OPTIONS, argc, argv, 1};
+    for (;;) {
+        const char *value;
+        const int id = cli_next_option(&arguments, &value);
+        if (id == CLI_HELP) {
+            return print_help();
+        }
+        if (id == CLI_NO_MORE_OPTIONS) {
+            break;
+        }
+        if (id == CLI_BAD_OPTION || !take_option(request, id, value)) {
+            return CLI_OWN_TROUBLE;
+        }
+    }
+    if (arguments.next >= argc) {
+        cli_complain("no program is given; write: freehold run [OPTION...] -- PROG [ARG...]");
+        return CLI_OWN_TROUBLE;
+    }
+    request->program = argv + arguments.next;
+    return -1;
+}
+
+/* ---- The files ---- */
+
+/* Whether FILE can be written; found out now, not after a long run. A name with %p is still to be
+ * made. */
+static bool can_be_written(const char *option, const char *file)
+{
+    if (strstr(file, "%p") != NULL) {
+        return true;
+    }
+    const int fd = open(file, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NONBLOCK, 0644);
+    if (fd < 0 && errno != ENXIO) {
+        cli_complain("--%s: '%s' can't be written: %s", option, file, strerror(errno));
+        return false;
+    }
+    if (fd >= 0) {
+        close(fd);
+    }
+    return true;
+}
+
+/* The program, and its children, may change folders: the library gets an absolute name. */
+static bool add_log(struct settings *settings, const char *file)
+{
+    char folder[PATH_MAX] = "";
+    char path[2 * PATH_MAX];
+    if (file[0] != '/' && getcwd(folder, sizeof(folder) - 1) == NULL) {
+        cli_complain("--log: the current folder has no name: %s; give an absolute FILE",
+                     strerror(errno));
+        return false;
+    }
+    snprintf(path, sizeof(path), "%s%s%s", folder, file[0] != '/' ? "/" : "", file);
+    if (strchr(path, ',') != NULL) {
+        cli_complain("--log: the name '%s' holds a comma, which separates settings; choose another",
+                     path);
+        return false;
+    }
+    return can_be_written("log", file) && add_setting(settings, "log", path);
+}
+
+static bool prepare_files(struct request *request)
+{
+    const char *json_file = request->json_file;
+    if (json_file != NULL && strcmp(json_file, "-") != 0 && !can_be_written("json", json_file)) {
+        return false;
+    }
+    return request->log_file == NULL || add_log(&request->settings, request->log_file);
+}
+
+/* ---- The program ---- */
+
+/* 0, or the exit status after a complaint. */
+static int check_program(struct program *program, const char *name)
+{
+    program_inspect(program, name);
+    if (program->obstacle != PROGRAM_IS_FINE) {
+        char sentence[2 * PATH_MAX];
+        program_explain(program, sentence, sizeof(sentence));
+        cli_complain("%s", sentence);
+        return program->obstacle == PROGRAM_NOT_FOUND ? CLI_NOT_FOUND : CLI_CANNOT_RUN;
+    }
+    if (program->has_own_malloc) {
+        cli_complain(
+            "warning: '%s' defines a malloc of its own, which comes before Freehold's; its "
+            "memory is not Freehold's to manage",
+            name);
+    }
+    return 0;
+}
+
+static int complain_not_started(const char *path, int error)
+{
+    cli_complain("'%s' could not be started: %s", path, strerror(error));
+    return error == ENOENT ? CLI_NOT_FOUND : CLI_CANNOT_RUN;
+}
+
+/* FILE with each %p replaced by the program's process id; false when the name gets too long. */
+static bool expand_name(const char *file, pid_t pid, char *name, size_t size)
+{
+    size_t len = 0;
+    while (*file != '\0' && len < size) {
+        if (file[0] == '%' && file[1] == 'p') {
+            len += (size_t)snprintf(name + len, size - len, "%ld", (long)pid);
+            file += 2;
+        } else {
+            name[len++] = *file++;
+        }
+    }
+    if (len >= size) {
+        return false;
+    }
+    name[len] = '\0';
+    return true;
+}
+
+static void write_json(const struct request *request, const struct records *records,
+                       const struct outcome *outcome)
+{
+    char name[PATH_MAX] = "";
+    int fd = STDOUT_FILENO;
+    if (strcmp(request->json_file, "-") != 0) {
+        if (!expand_name(request->json_file, outcome->pid, name, sizeof(name))) {
+            cli_complain("--json: the name '%s' is too long", request->json_file);
+            return;
+        }
+        fd = open(name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+        if (fd < 0) {
+            cli_complain("--json: '%s' can't be written: %s", name, strerror(errno));
+            return;
+        }
+    }
+    const int error = records_write_json(records, outcome, request->program, fd);
+    if (error != 0) {
+        cli_complain("--json: '%s' can't be written: %s", name, strerror(error));
+    }
+    if (fd != STDOUT_FILENO) {
+        close(fd);
+    }
+}
+
+/* After the program's end its status is what matters; trouble with the report is told, and changes
+ * nothing. */
+static void report(const struct request *request, const struct record_file *file,
+                   const struct outcome *outcome)
+{
+    struct records records;
+    const int error = records_read(&records, file->path);
+    if (error != 0) {
+        cli_complain("the statistics can't be read: %s", strerror(error));
+    }
+    if (request->json_file != NULL) {
+        write_json(request, &records, outcome);
+    }
+    if (request->wants_summary) {
+        struct term term;
+        term_open(&term, stderr);
+        summary_print(&term, &records, outcome, request->program);
+    }
+    records_free(&records);
+}
+
+static int run_and_report(struct request *request, const char *path)
+{
+    struct record_file file;
+    struct outcome outcome;
+    const int error = records_open(&file);
+    if (error != 0) {
+        cli_complain("no file for the statistics can be made in TMPDIR or /tmp: %s",
+                     strerror(error));
+        return CLI_OWN_TROUBLE;
+    }
+    if (!add_setting(&request->settings, "stats", file.path) ||
+        !library_configure(request->settings.text)) {
+        records_close(&file);
+        return CLI_OWN_TROUBLE;
+    }
+    const int start_error = supervise(path, request->program, &outcome);
+    if (start_error != 0) {
+        records_close(&file);
+        return complain_not_started(path, start_error);
+    }
+    report(request, &file, &outcome);
+    records_close(&file);
+    end_like(&outcome);
+}
+
+int cli_run(int argc, char **argv)
+{
+    static struct request request;
+    static struct program program;
+    char library[PATH_MAX];
+    int status = read_request(&request, argc, argv);
+    if (status >= 0) {
+        return status;
+    }
+    if (!library_find(library, sizeof(library))) {
+        cli_complain(
+            "libfreehold-malloc.so is neither beside this command nor in its library folder; "
+            "install Freehold again");
+        return CLI_OWN_TROUBLE;
+    }
+    status = check_program(&program, request.program[0]);
+    if (status != 0) {
+        return status;
+    }
+    if (!prepare_files(&request) || !library_preload(library)) {
+        return CLI_OWN_TROUBLE;
+    }
+    if (request.wants_summary || request.json_file != NULL) {
+        return run_and_report(&request, program.path);
+    }
+    if (!library_configure(request.settings.text)) {
+        return CLI_OWN_TROUBLE;
+    }
+    return complain_not_started(program.path, replace_by(program.path, request.program));
+}
