@@ -122,6 +122,23 @@ int64_t fh_os_read(int fd, void *buf, size_t size)
     return got;
 }
 
+int64_t fh_os_read_at(int fd, void *buf, size_t size, uint64_t offset)
+{
+    size_t total = 0;
+    while (total < size) {
+        long got = fh_syscall4(SYS_pread64, fd, (long)((char *)buf + total), (long)(size - total),
+                               (long)(offset + total));
+        if (got == -EINTR)
+            continue;
+        if (got < 0)
+            return got;
+        if (got == 0)
+            break;
+        total += (size_t)got;
+    }
+    return (int64_t)total;
+}
+
 int64_t fh_os_write(int fd, const void *buf, size_t size)
 {
     size_t done = 0;

@@ -32,6 +32,8 @@ _Noreturn void fh_os_exit(int status); /* exit_group */
 int fh_os_open_read(const char *path);
 int fh_os_open_write(const char *path); /* create, truncate, 0644, O_CLOEXEC */
 int64_t fh_os_read(int fd, void *buf, size_t size);
+/* At a place in the file; the descriptor's own position stays. Short only at the end of the file. */
+int64_t fh_os_read_at(int fd, void *buf, size_t size, uint64_t offset);
 int64_t fh_os_write(int fd, const void *buf, size_t size); /* all of it, EINTR retried */
 void fh_os_close(int fd);
 /* Reads a small file whole, terminated; length or negative errno. */
