@@ -5,7 +5,7 @@ _freehold() {
     local word=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]}
     COMPREPLY=()
     if ((COMP_CWORD == 1)); then
-        mapfile -t COMPREPLY < <(compgen -W "run --help --version" -- "$word")
+        mapfile -t COMPREPLY < <(compgen -W "run doctor --help --version" -- "$word")
         return
     fi
     # The first word after the subcommand that is neither an option nor an option's value is the program.
@@ -55,6 +55,9 @@ _freehold() {
         case ${COMP_WORDS[1]} in
         run)
             mapfile -t COMPREPLY < <(compgen -W "--stats --json --log --on-error --on-foreign --decay --huge --help" -- "$word")
+            ;;
+        doctor)
+            mapfile -t COMPREPLY < <(compgen -W "--json --help" -- "$word")
             ;;
         esac
     else
