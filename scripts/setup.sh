@@ -7,10 +7,12 @@ set -euo pipefail
 
 packages_build="gcc g++ libc6-dev make cmake ninja-build pkg-config libcmocka-dev libdw-dev libjson-c-dev"
 packages_run="sqlite3"
-packages_test="sqlite3 clang libclang-rt-14-dev llvm clang-format clang-tidy binutils file valgrind git perl
-  python3 lua5.4 redis-server redis-tools spin procps man-db"
+packages_test="sqlite3 clang llvm clang-format clang-tidy binutils file valgrind git perl
+  python3 lua5.4 redis-server redis-tools spin procps man-db xz-utils"
 packages_bench="sqlite3 clang perl python3 lua5.4 redis-server redis-tools valgrind libjemalloc2
-  libmimalloc2.0 libtcmalloc-minimal4"
+  libtcmalloc-minimal4"
+# Named after a version: wanted where the distribution has just that one.
+packages_of_a_version="libclang-rt-14-dev libpython3.11-testsuite libmimalloc2.0"
 commands_build="cc c++ make cmake ninja pkg-config"
 modules_build="cmocka libdw json-c"
 
@@ -23,8 +25,8 @@ wanted=$packages_build
 for purpose in "${@:-run}"; do
     case $purpose in
     run) wanted+=" $packages_run" ;;
-    test) wanted+=" $packages_test" ;;
-    bench) wanted+=" $packages_bench" ;;
+    test) wanted+=" $packages_test $packages_of_a_version" ;;
+    bench) wanted+=" $packages_bench $packages_of_a_version" ;;
     *)
         echo "setup: '$purpose' is none of run, test, bench" >&2
         exit 2
@@ -47,11 +49,20 @@ if ! command -v dpkg-query >/dev/null; then
     exit 0
 fi
 
-missing=""
-for package in $(tr ' ' '\n' <<<"$wanted" | sort -u); do
-    state=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)
-    [[ $state == installed ]] || missing+=" $package"
-done
+# Of the wanted packages, those that are not installed and that, if named after a version, the archive has.
+missing_packages() {
+    local package state
+    for package in $(tr ' ' '\n' <<<"$wanted" | sort -u); do
+        state=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)
+        [[ $state != installed ]] || continue
+        if [[ " $packages_of_a_version " == *" $package "* ]]; then
+            apt-cache show "$package" >/dev/null 2>&1 || continue
+        fi
+        printf ' %s' "$package"
+    done
+}
+
+missing=$(missing_packages)
 [[ -n $missing ]] || exit 0
 
 if [[ $(id -u) != 0 ]]; then
@@ -59,13 +70,18 @@ if [[ $(id -u) != 0 ]]; then
     echo "  sudo apt-get install --no-install-recommends$missing" >&2
     exit 1
 fi
-echo "setup: installing$missing"
-export DEBIAN_FRONTEND=noninteractive
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
+quietly() {
+    if ! "$@" >"$log" 2>&1; then
+        tail -20 "$log" >&2
+        echo "setup: '$1 $2' failed; the lines above say why" >&2
+        exit 1
+    fi
+}
+export DEBIAN_FRONTEND=noninteractive
+quietly apt-get update
+missing=$(missing_packages)
+echo "setup: installing$missing"
 # shellcheck disable=SC2086
-if ! { apt-get -q update && apt-get -qy install --no-install-recommends $missing; } >"$log" 2>&1; then
-    tail -20 "$log" >&2
-    echo "setup: apt-get failed; the lines above say why" >&2
-    exit 1
-fi
+quietly apt-get install -qy --no-install-recommends $missing
