@@ -1,0 +1,235 @@
+/*
+ * heap_internal.h: what the files of lib/heap share: the heap, the root, and who may touch what.
+ *
+ * A heap belongs to a thread (`thread` is its thread pointer), or is shared (a first-class heap: `thread` 0, each
+ * call takes `lock`), or is abandoned (its thread is gone: `thread` 0, in root.orphans).
+ *
+ * Who may touch what in a thread's heap:
+ *   bins             the thread, at any time, without a lock (the fast path pops them).
+ *   run->local, run->countdown
+ *                    the thread whose pointer is in run->owner, without a lock; when it is FH_OWNER_LOCKED, the decay
+ *                    helper (decay.c); when 0, whoever holds `lock`.
+ *   queues, lists of runs, other fields of runs
+ *                    whoever holds `lock`. The thread itself holds it in its slow path too, but for the quick refill, which
+ *                    touches only the bin and its current run.
+ *   inbox, run->remote
+ *                    everybody, atomically (remote.c).
+ *   depth            the thread; > 0 means its slow path is under way: a signal handler that comes then uses the
+ *                    emergency arena and frees as if it were another thread.
+ * Locks in order: root.heaps_lock, heap->lock, root.orphans_lock, decay, page pool, metadata.
+ */
+#ifndef FH_HEAP_INTERNAL_H
+#define FH_HEAP_INTERNAL_H
+
+#include "base/lock.h"
+#include "base/random.h"
+#include "freehold/heap.h"
+#include "heap/classes.h"
+#include "pages/pages.h"
+
+struct fh_bin {
+    void *free;          /* active list: the fast path pops it */
+    struct fh_run *run;  /* where its blocks come from; NULL before the first */
+};
+
+struct fh_class_queue {
+    uint32_t partial_first, partial_last; /* runs with free blocks, oldest first */
+    uint32_t fresh_first;                 /* runs with pages to carve, none free */
+    uint32_t runs;                        /* all runs of the class in this heap */
+    void *held;                           /* observed heaps: the active list, kept out of the bin */
+    uint32_t short_refills;               /* refills of a few blocks in a row; see refill.c */
+    uint32_t runs_peak;
+    uint64_t handed;                      /* blocks given to the active list so far */
+    uint64_t handed_at_carve;             /* `handed` when the last page was carved to lengthen short lists */
+};
+
+#define FH_OUT_SLOTS 8u  /* runs of others whose blocks are being gathered */
+#define FH_OUT_COUNT 64u /* blocks before a batch is sent */
+#define FH_OUT_BYTES 16384u
+
+struct fh_out {
+    struct fh_run *run;
+    void *head, *tail;
+    uint32_t count;
+};
+
+enum fh_heap_mode {
+    FH_HEAP_SHARED = 1 << 0,   /* first-class, calls take the lock */
+    FH_HEAP_OBSERVED = 1 << 1, /* listeners: bins stay empty, frees take the slow path */
+    FH_HEAP_CHECKED = 1 << 2,  /* canary, quarantine or random slots: same */
+    FH_HEAP_FIRST_CLASS = 1 << 3,
+};
+
+struct fh_heap {
+    struct fh_bin bins[FH_CLASS_COUNT]; /* first: the fast path addresses them from the heap's address */
+    _Atomic uintptr_t thread;
+    _Atomic uint32_t depth;
+    unsigned modes; /* of enum fh_heap_mode */
+    uint32_t settings_seen; /* generation of the settings it acts on */
+    struct fh_lock lock;
+    struct fh_pages *pages;
+    uint32_t all_first;                  /* all runs of blocks, and large ones of first-class heaps */
+    uint32_t empty_first[2], empty_count[2]; /* runs of one granule, of four, all free */
+    struct fh_class_queue queues[FH_CLASS_COUNT];
+    struct fh_out out[FH_OUT_SLOTS];     /* the thread's */
+    struct fh_random random;
+    int tid;
+    uint64_t remote_frees;               /* blocks this thread gave to others */
+    _Atomic uint64_t large_allocs, large_frees;
+    size_t run_granules;                 /* in its runs */
+    bool is_telling;                     /* a listener is being called on this thread */
+    _Atomic bool is_decay_due;           /* the helper found work while the thread ran: do it at a heartbeat */
+    struct fh_heap *next;                /* root.heaps */
+    struct fh_heap *next_orphan;
+    struct fh_heap_options options;
+    char name[32];
+    struct fh_pages *own_pages;          /* over options.source; NULL without */
+
+    FH_CACHE_ALIGNED _Atomic(struct fh_run *) inbox; /* runs with blocks freed by others */
+};
+
+struct fh_settings {
+    _Atomic uint32_t generation; /* counted up by each change */
+    _Atomic int decay_ms;        /* -1: never */
+    _Atomic int huge;            /* enum fh_os_huge */
+    _Atomic int on_foreign, on_error, exit_status;
+};
+
+enum fh_on_foreign { FH_FOREIGN_ABORT, FH_FOREIGN_WARN, FH_FOREIGN_IGNORE, FH_FOREIGN_FORWARD };
+enum fh_on_error { FH_ERROR_ABORT, FH_ERROR_CONTINUE, FH_ERROR_EXIT };
+
+/* The one root. */
+struct fh_root {
+    struct fh_lock start_lock;
+    _Atomic int started; /* 0 not, 1 yes */
+    struct fh_lock heaps_lock; /* FH_FLOOR_HEAPS: the list */
+    struct fh_heap *heaps;     /* all that ever were, but for destroyed ones */
+    struct fh_heap *spare;     /* structs of destroyed heaps */
+    struct fh_lock orphans_lock; /* floor between heap and pages */
+    struct fh_heap *orphans;   /* abandoned heaps that may have runs */
+    _Atomic uint32_t orphans_with_runs;
+    _Atomic unsigned listened; /* event kinds that somebody listens to */
+    struct fh_settings settings;
+    uint64_t canary_secret;
+    /* What to do with a pointer of somebody else's allocator: libc's free and so on, set by preload/. */
+    void (*foreign_free)(void *);
+    size_t (*foreign_usable)(const void *);
+};
+
+extern struct fh_root fh_root;
+
+/* The calling thread's heap. Never NULL: fh_heap_none (bins all empty) before the first allocation and after the
+ * thread's end. Exported to libfreehold-malloc; initial-exec, one pointer. */
+extern FH_API __thread struct fh_heap *fh_heap_current __attribute__((tls_model("initial-exec")));
+extern FH_API struct fh_heap fh_heap_none;
+/* A signal handler that interrupted our code: allocations come from the emergency arena. */
+extern FH_API struct fh_heap fh_heap_emergency;
+
+FH_INLINE uintptr_t fh_thread_pointer(void)
+{
+#if defined(__x86_64__)
+    uintptr_t self;
+    __asm__("movq %%fs:0, %0" : "=r"(self));
+    return self;
+#else
+    return (uintptr_t)__builtin_thread_pointer();
+#endif
+}
+
+/* refill.c: the slow ways to a block. `size` and `align` as the caller gave them. */
+FH_API void *fh_malloc_slow(size_t size);
+void *fh_heap_take(struct fh_heap *heap, size_t size, size_t align, unsigned flags, bool *is_zero);
+/* From one class, heap locked; NULL when there is no memory. */
+void *fh_heap_take_class(struct fh_heap *heap, unsigned class_index, unsigned flags);
+
+/* free.c */
+FH_API void fh_free_slow(void *block);
+FH_API void fh_free_event(struct fh_run *run);
+/* free.c: a block back to its run, heap locked, any state. */
+void fh_run_put_back(struct fh_heap *heap, struct fh_run *run, void *block);
+void fh_run_settle(struct fh_heap *heap, struct fh_run *run); /* queues, empties after frees */
+/* The block at p: its run when p is the beginning of a block; else NULL (reports nothing). */
+struct fh_run *fh_block_run(const void *p, struct fh_pages **pages);
+
+/* run.c: carving, purging, lists of runs; heap locked. */
+extern const struct fh_owner fh_heap_manager;
+struct fh_run *fh_run_new(struct fh_heap *heap, unsigned class_index);
+bool fh_run_can_carve(const struct fh_heap *heap, const struct fh_run *run);
+/* Cuts more pages into blocks; their list, *count of them; NULL when nothing can be carved. */
+void *fh_run_carve(struct fh_heap *heap, struct fh_run *run, unsigned pages_wanted, uint32_t *count);
+/* Gives back pages of the run in which every block is free; bytes. */
+size_t fh_run_purge(struct fh_heap *heap, struct fh_run *run);
+void fh_run_release(struct fh_heap *heap, struct fh_run *run);
+void fh_queue_push(struct fh_heap *heap, struct fh_run *run, enum fh_run_state state);
+void fh_queue_remove(struct fh_heap *heap, struct fh_run *run);
+void fh_all_link(struct fh_heap *heap, struct fh_run *run);
+void fh_all_unlink(struct fh_heap *heap, struct fh_run *run);
+/* The owner field that its frees shall see. */
+void fh_run_set_owner(struct fh_heap *heap, struct fh_run *run);
+uint32_t fh_list_length(const void *list, uint32_t at_most);
+
+/* remote.c */
+void fh_remote_free(struct fh_run *run, void *block);
+void fh_remote_push(struct fh_run *run, void *head, void *tail, uint32_t count);
+void fh_remote_flush(struct fh_heap *heap);
+void fh_run_poke(struct fh_run *run);
+/* Takes in what others freed; heap locked. */
+void fh_heap_collect_inbox(struct fh_heap *heap);
+
+/* large.c */
+void *fh_large_alloc(struct fh_heap *heap, size_t size, size_t align, unsigned flags, bool *is_zero);
+void fh_large_free(struct fh_pages *pages, struct fh_run *run);
+/* In place when it can be; else NULL. */
+bool fh_large_resize(struct fh_pages *pages, struct fh_run *run, size_t size);
+void *fh_large_move(struct fh_pages *pages, struct fh_run *run, size_t size);
+
+/* thread.c */
+bool fh_start(void);
+struct fh_heap *fh_heap_thread(void);       /* the current one, made if needed; NULL when there is no memory */
+void fh_heap_init(struct fh_heap *heap, struct fh_pages *pages);
+struct fh_heap *fh_heap_struct(void);       /* from spare or metadata */
+void fh_heap_adopt_orphan(struct fh_heap *heap); /* heap locked: merges one orphan's runs */
+void fh_heap_unbin(struct fh_heap *heap);   /* active lists back to their runs */
+
+/* decay.c */
+void fh_decay_wanted(struct fh_heap *heap, size_t bytes); /* something became free */
+void fh_decay_owner(struct fh_heap *heap);  /* heartbeat of a busy owner, heap locked */
+size_t fh_decay_all(size_t keep);           /* trim */
+void fh_decay_forked(void);
+void fh_decay_stop(void);
+
+/* emergency.c: for signal handlers that interrupted us. */
+void *fh_emergency_alloc(size_t size, size_t align);
+bool fh_emergency_owns(const void *p);
+void fh_emergency_free(void *p);
+size_t fh_emergency_size(const void *p);
+
+/* event.c */
+void fh_event_tell(unsigned kind, void *address, void *old_address, size_t requested, size_t usable, const void *caller);
+void fh_heap_follow_settings(struct fh_heap *heap); /* heap locked: a changed mode takes effect */
+
+/* report.c: a memory error; returns only with on_error=continue. */
+void fh_report(const char *kind, const void *address, const char *detail);
+void fh_report_foreign(const void *address);
+
+/* settings.c */
+void fh_settings_start(void);
+
+/* Usable bytes of a block of this run. */
+FH_INLINE size_t fh_run_usable(const struct fh_run *run)
+{
+    size_t size = run->kind == FH_RUN_LARGE ? run->large_bytes : run->block_size;
+    return FH_LIKELY(run->heap == NULL) ? size : size - run->heap->options.canary_bytes;
+}
+
+FH_INLINE void *fh_next(const void *block)
+{
+    return *(void *const *)block;
+}
+
+FH_INLINE void fh_set_next(void *block, void *next)
+{
+    *(void **)block = next;
+}
+
+#endif

@@ -1,0 +1,166 @@
+/*
+ * Large blocks: over 32 KiB, each a run of its own.
+ *
+ * Address space comes in granules of 64 KiB, memory in pages: a block of 33 KiB has 64 KiB of addresses and touches nine
+ * pages. Usable is the request rounded up to pages. Freed runs stay dirty in the pool until decay, so a block that comes
+ * and goes costs neither faults nor system calls.
+ *
+ * Growing: in the run's own slack; then into free granules behind it; then, from REMAP_FROM on, by moving the pages
+ * (mremap) to a new run instead of copying them. The vacated addresses are mapped anew at once. A run whose pages
+ * were moved in is a mapping of its own that the kernel can't merge with its neighbours, so when it is freed its range is
+ * mapped anew too.
+ */
+#include "heap/heap_internal.h"
+#include "os/mem.h"
+
+#include <errno.h>
+#include <string.h>
+
+#define REMAP_FROM ((size_t)256 << 10)
+
+static size_t granules_for(size_t bytes)
+{
+    return (bytes + FH_GRANULE - 1) >> FH_GRANULE_SHIFT;
+}
+
+/* Notes pages [0, bytes) of the run as in memory, for the pool and the account. */
+static void touch(struct fh_pages *pages, struct fh_run *run, size_t bytes)
+{
+    if (run->span > FH_HUGE_SPAN)
+        return; /* given back whole when freed, not counted page by page */
+    unsigned per_granule = (unsigned)(FH_GRANULE >> fh_os_page_shift);
+    uint32_t index = fh_run_index(pages, run);
+    size_t left = (bytes + fh_os_page_size - 1) >> fh_os_page_shift, more = 0;
+    for (uint32_t i = 0; left > 0 && i < run->span; i++) {
+        struct fh_run *granule = fh_run_at(pages, index + i);
+        unsigned count = left < per_granule ? (unsigned)left : per_granule;
+        uint64_t bits = ((uint64_t)1 << count) - 1;
+        more += (size_t)__builtin_popcountll(bits & ~granule->dirty);
+        granule->dirty |= bits;
+        left -= count;
+    }
+    if (more > 0)
+        fh_pages_count(pages, more, 0);
+}
+
+/* heap: NULL for malloc's, whose large blocks nobody lists; else a first-class heap, locked. */
+void *fh_large_alloc(struct fh_heap *heap, size_t size, size_t align, unsigned flags, bool *is_zero)
+{
+    size_t bytes;
+    if (size > FH_SIZE_MAX || !fh_align_up_checked(size, fh_os_page_size, &bytes) || (flags & FH_ALLOC_NO_GROWTH))
+        return NULL;
+    struct fh_pages *pages = heap != NULL ? heap->pages : &fh_pages_main;
+    size_t granules = granules_for(bytes), align_granules = align > FH_GRANULE ? align >> FH_GRANULE_SHIFT : 1;
+    if (heap != NULL && heap->options.limit != 0 &&
+        (granules > heap->options.limit >> FH_GRANULE_SHIFT ||
+         (heap->run_granules + granules) << FH_GRANULE_SHIFT > heap->options.limit))
+        return NULL;
+    bool zero = false;
+    struct fh_run *run = fh_pages_alloc(pages, granules, align_granules, &zero);
+    if (run == NULL)
+        return NULL;
+    run->large_bytes = bytes;
+    run->base = (uintptr_t)fh_run_address(pages, run);
+    run->block_size = 0;
+    run->reciprocal = 0;
+    run->local = NULL;
+    run->countdown = run->used_floor = 1;
+    run->flags = zero ? FH_RUN_ZERO : 0;
+    run->class_index = FH_CLASS_LARGE;
+    run->manager = &fh_heap_manager;
+    run->heap = heap;
+    touch(pages, run, bytes);
+    if (heap != NULL) {
+        fh_all_link(heap, run);
+        heap->run_granules += granules;
+    }
+    run->kind = FH_RUN_LARGE;
+    struct fh_heap *account = heap != NULL ? heap : fh_heap_current;
+    atomic_fetch_add_explicit(&account->large_allocs, 1, memory_order_relaxed);
+    if (is_zero != NULL)
+        *is_zero = zero;
+    return (void *)run->base;
+}
+
+/* Fresh memory at a range whose mapping was moved away or came from elsewhere. */
+static bool map_anew(struct fh_pages *pages, uintptr_t base, size_t bytes)
+{
+    (void)pages;
+    fh_os_release((void *)base, bytes);
+    return fh_os_map_at((void *)base, bytes) != NULL;
+}
+
+static void clear_dirty(struct fh_pages *pages, struct fh_run *run)
+{
+    size_t less = 0;
+    uint32_t index = fh_run_index(pages, run);
+    for (uint32_t i = 0; i < run->span && run->span <= FH_HUGE_SPAN; i++) {
+        struct fh_run *granule = fh_run_at(pages, index + i);
+        less += (size_t)__builtin_popcountll(granule->dirty);
+        granule->dirty = 0;
+    }
+    fh_pages_count(pages, 0, less);
+}
+
+void fh_large_free(struct fh_pages *pages, struct fh_run *run)
+{
+    struct fh_heap *account = run->heap != NULL ? run->heap : fh_heap_current;
+    atomic_fetch_add_explicit(&account->large_frees, 1, memory_order_relaxed);
+    size_t bytes = (size_t)run->span << FH_GRANULE_SHIFT;
+    if (run->flags & FH_RUN_REMAPPED) {
+        if (!map_anew(pages, run->base, bytes))
+            return; /* a hole in the window: its header stays a run's that nobody has */
+        clear_dirty(pages, run);
+    }
+    run->kind = FH_RUN_NONE;
+    fh_pages_free(pages, run);
+    fh_decay_wanted(NULL, bytes);
+}
+
+bool fh_large_resize(struct fh_pages *pages, struct fh_run *run, size_t size)
+{
+    size_t bytes;
+    if (size > FH_SIZE_MAX || !fh_align_up_checked(size, fh_os_page_size, &bytes))
+        return false;
+    struct fh_heap *heap = run->heap;
+    size_t granules = granules_for(bytes);
+    if (granules > run->span) {
+        if (run->flags & FH_RUN_REMAPPED)
+            return false; /* mremap over two mappings is refused */
+        size_t more = granules - run->span;
+        if ((heap != NULL && heap->options.limit != 0) || granules > FH_HUGE_SPAN ||
+            !fh_pages_extend(pages, run, more))
+            return false;
+        if (heap != NULL)
+            heap->run_granules += more;
+    } else if (granules < run->span && !(run->flags & FH_RUN_REMAPPED) && run->span <= FH_HUGE_SPAN) {
+        if (heap != NULL)
+            heap->run_granules -= run->span - granules;
+        fh_pages_shorten(pages, run, granules);
+        fh_decay_wanted(NULL, 0);
+    }
+    run->large_bytes = bytes;
+    touch(pages, run, bytes);
+    return true;
+}
+
+/* A larger run with the same pages; NULL when that isn't worth it or can't be, then nothing has changed. */
+void *fh_large_move(struct fh_pages *pages, struct fh_run *run, size_t size)
+{
+    if (pages != &fh_pages_main || run->large_bytes < REMAP_FROM || run->heap != NULL)
+        return NULL;
+    size_t old_bytes = run->large_bytes;
+    void *to = fh_large_alloc(NULL, size, 0, 0, NULL);
+    if (to == NULL)
+        return NULL;
+    struct fh_run *target = fh_window_run(&pages->window, to);
+    void *from = (void *)run->base;
+    if (fh_os_remap_to(from, old_bytes, (size_t)target->span << FH_GRANULE_SHIFT, to) == NULL) {
+        memcpy(to, from, old_bytes);
+    } else {
+        target->flags |= FH_RUN_REMAPPED;
+        run->flags |= FH_RUN_REMAPPED; /* freed: mapped anew */
+    }
+    fh_large_free(pages, run);
+    return to;
+}

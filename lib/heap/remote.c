@@ -1,0 +1,156 @@
+/*
+ * Frees from other threads.
+ *
+ * A thread that frees a block of somebody else's run gathers it: a handful of slots, each a list of blocks of one
+ * run, sent off with one atomic operation when it is long enough, when the slot is needed for another run, and at
+ * the thread's own heartbeats (batching as in snmalloc and BatchIt: most blocks that travel together were allocated
+ * together).
+ *
+ * Sending: run->remote is {count, offset of the first block / 16 + 1}; a compare-and-swap puts the batch in
+ * front. Whoever finds the word zero before has to tell: it pushes the run on the inbox of the heap that owns it. So a run
+ * is in exactly one inbox from the moment its word is not zero until it is collected.
+ *
+ * Collecting (heap locked): the inbox is taken whole; for each run `inbox_next` is read BEFORE the word is
+ * exchanged for zero, because from then on somebody else may push the run again and write inbox_next. A run that has changed
+ * hands since it was pushed (its heap was adopted) is sent on to the inbox of its heap.
+ *
+ * A word of count 0 with offset 0 in the lower half and bit 0 set is a *poke*: no block, but the owner shall look at the run
+ * (a signal handler's free arrived where the slow path could not run).
+ *
+ * Model: models/remote_free.pml.
+ */
+#include "heap/heap_internal.h"
+
+#define POKE ((uint64_t)0xffffffffu)
+
+static uint64_t word_of(const struct fh_run *run, const void *head, uint32_t count)
+{
+    return (uint64_t)count << 32 | ((uint32_t)(((uintptr_t)head - run->base) / 16) + 1);
+}
+
+static void *word_head(const struct fh_run *run, uint64_t word)
+{
+    uint32_t low = (uint32_t)word;
+    return low == 0 || low == (uint32_t)POKE ? NULL : (void *)(run->base + (size_t)(low - 1) * 16);
+}
+
+static void inbox_push(struct fh_run *run)
+{
+    struct fh_heap *heap = run->heap;
+    struct fh_run *first = atomic_load_explicit(&heap->inbox, memory_order_relaxed);
+    do
+        atomic_store_explicit(&run->inbox_next, first, memory_order_relaxed);
+    /* release pairs with the acquire in fh_heap_collect_inbox: inbox_next is seen. */
+    while (!atomic_compare_exchange_weak_explicit(&heap->inbox, &first, run, memory_order_release,
+                                                  memory_order_relaxed));
+}
+
+/* Sends the list head … tail of `count` blocks. Lock-free; safe in signal handlers. */
+void fh_remote_push(struct fh_run *run, void *head, void *tail, uint32_t count)
+{
+    uint64_t word = atomic_load_explicit(&run->remote, memory_order_relaxed), mine;
+    do {
+        fh_set_next(tail, word_head(run, word));
+        mine = word_of(run, head, count + (uint32_t)(word >> 32));
+        /* release pairs with the acquire exchange of the collector: links are seen. acquire on success: run->heap is read
+         * after. */
+    } while (!atomic_compare_exchange_weak_explicit(&run->remote, &word, mine, memory_order_acq_rel,
+                                                    memory_order_relaxed));
+    if (word == 0)
+        inbox_push(run);
+}
+
+void fh_run_poke(struct fh_run *run)
+{
+    uint64_t none = 0;
+    if (atomic_compare_exchange_strong_explicit(&run->remote, &none, POKE, memory_order_acq_rel, memory_order_relaxed))
+        inbox_push(run);
+}
+
+static void send(struct fh_out *out)
+{
+    if (out->run != NULL)
+        fh_remote_push(out->run, out->head, out->tail, out->count);
+    out->run = NULL;
+}
+
+void fh_remote_flush(struct fh_heap *heap)
+{
+    for (unsigned i = 0; i < FH_OUT_SLOTS; i++)
+        send(&heap->out[i]);
+}
+
+/* A block of a run that the calling thread does not own. */
+void fh_remote_free(struct fh_run *run, void *block)
+{
+    struct fh_heap *heap = fh_heap_current;
+    if (heap == &fh_heap_none || heap == &fh_heap_emergency ||
+        atomic_load_explicit(&heap->depth, memory_order_relaxed) != 0) {
+        fh_remote_push(run, block, block, 1);
+        return;
+    }
+    heap->remote_frees++;
+    /* Neighbouring runs go to different slots. depth keeps a signal handler's free away from the slot. */
+    struct fh_out *out = &heap->out[((uintptr_t)run >> FH_RUN_SHIFT) % FH_OUT_SLOTS];
+    atomic_store_explicit(&heap->depth, 1, memory_order_relaxed);
+    atomic_signal_fence(memory_order_seq_cst);
+    if (out->run != run) {
+        send(out);
+        *out = (struct fh_out){.run = run, .head = block, .tail = block, .count = 1};
+        fh_set_next(block, NULL);
+    } else {
+        fh_set_next(block, out->head);
+        out->head = block;
+        out->count++;
+    }
+    if (out->count >= FH_OUT_COUNT || out->count * run->block_size >= FH_OUT_BYTES)
+        send(out);
+    atomic_signal_fence(memory_order_seq_cst);
+    atomic_store_explicit(&heap->depth, 0, memory_order_relaxed);
+}
+
+static void *list_tail(void *list)
+{
+    while (fh_next(list) != NULL)
+        list = fh_next(list);
+    return list;
+}
+
+void fh_heap_collect_inbox(struct fh_heap *heap)
+{
+    if (atomic_load_explicit(&heap->inbox, memory_order_relaxed) == NULL)
+        return;
+    /* acquire pairs with the release in inbox_push. */
+    struct fh_run *run = atomic_exchange_explicit(&heap->inbox, NULL, memory_order_acquire);
+    while (run != NULL) {
+        struct fh_run *next = atomic_load_explicit(&run->inbox_next, memory_order_relaxed);
+        if (run->heap != heap) { /* its word is not zero: nobody else pushes it meanwhile */
+            inbox_push(run);
+            run = next;
+            continue;
+        }
+        /* acquire pairs with the release in fh_remote_push; release: inbox_next was read before. */
+        uint64_t word = atomic_exchange_explicit(&run->remote, 0, memory_order_acq_rel);
+        void *head = word_head(run, word);
+        uint32_t count = (uint32_t)(word >> 32);
+        if (head != NULL) {
+            fh_set_next(list_tail(head), run->local);
+            run->local = head;
+        }
+        if (count > fh_run_used(run)) {
+            fh_report("double-free", head, "more blocks of its run were freed than handed out");
+            count = fh_run_used(run);
+        }
+        /* used -= count, with the countdown made to count all of them. */
+        uint32_t used = fh_run_used(run) - count;
+        if (run->state == FH_STATE_CURRENT || run->state == FH_STATE_PARTIAL) {
+            run->countdown = used;
+            run->used_floor = 0;
+        } else if (count > 0) {
+            run->countdown = 0;
+            run->used_floor = used;
+        }
+        fh_run_settle(heap, run);
+        run = next;
+    }
+}

@@ -1,0 +1,177 @@
+/*
+ * Settings: FREEHOLD="name=value,…" at start, fh_ctl_set() while running.
+ *
+ * Values are atomics read where they are used; `generation` tells threads at their next refill that something changed which they
+ * must act on. Nonsense never stops somebody's program: one line says what was ignored and what the default is. Privileged (setuid)
+ * programs ignore the variable.
+ */
+#include "base/message.h"
+#include "freehold/stats.h"
+#include "heap/heap_internal.h"
+#include "os/mem.h"
+#include "os/sys.h"
+
+#include <errno.h>
+#include <string.h>
+
+char fh_stats_path[512]; /* setting stats=PATH: where the record goes at exit */
+
+static const char *const on_foreign_names[] = {"abort", "warn", "ignore", "forward", NULL};
+static const char *const huge_names[] = {"auto", "always", "never", NULL};
+
+static int index_of(const char *const *names, const char *value)
+{
+    for (int i = 0; names[i] != NULL; i++)
+        if (strcmp(names[i], value) == 0)
+            return i;
+    return -1;
+}
+
+static bool parse_int(const char *text, int *out)
+{
+    bool is_negative = *text == '-';
+    long value = 0;
+    text += is_negative;
+    if (*text == 0)
+        return false;
+    for (; *text != 0; text++) {
+        if (*text < '0' || *text > '9' || value > 100000000)
+            return false;
+        value = value * 10 + (*text - '0');
+    }
+    *out = (int)(is_negative ? -value : value);
+    return true;
+}
+
+static void changed(void)
+{
+    atomic_fetch_add_explicit(&fh_root.settings.generation, 1, memory_order_release);
+}
+
+static int set_on_error(const char *value)
+{
+    int status;
+    if (strcmp(value, "abort") == 0) {
+        atomic_store(&fh_root.settings.on_error, FH_ERROR_ABORT);
+    } else if (strcmp(value, "continue") == 0) {
+        atomic_store(&fh_root.settings.on_error, FH_ERROR_CONTINUE);
+    } else if (strncmp(value, "exit=", 5) == 0 && parse_int(value + 5, &status) && status >= 0 && status < 256) {
+        atomic_store(&fh_root.settings.exit_status, status);
+        atomic_store(&fh_root.settings.on_error, FH_ERROR_EXIT);
+    } else {
+        return -EINVAL;
+    }
+    return 0;
+}
+
+int fh_ctl_set(const char *name, const char *value)
+{
+    int number;
+    if (strcmp(name, "decay") == 0) {
+        if (!parse_int(value, &number) || number < -1)
+            return -EINVAL;
+        atomic_store(&fh_root.settings.decay_ms, number);
+    } else if (strcmp(name, "huge") == 0) {
+        if ((number = index_of(huge_names, value)) < 0)
+            return -EINVAL;
+        atomic_store(&fh_root.settings.huge, number);
+    } else if (strcmp(name, "on_foreign") == 0) {
+        if ((number = index_of(on_foreign_names, value)) < 0)
+            return -EINVAL;
+        atomic_store(&fh_root.settings.on_foreign, number);
+    } else if (strcmp(name, "on_error") == 0) {
+        if ((number = set_on_error(value)) < 0)
+            return number;
+    } else {
+        return -ENOENT;
+    }
+    changed();
+    return 0;
+}
+
+int fh_ctl_get(const char *name, char *value, size_t size)
+{
+    char text[32];
+    size_t length;
+    if (strcmp(name, "decay") == 0) {
+        length = fh_format(text, sizeof text, "%d", atomic_load(&fh_root.settings.decay_ms));
+    } else if (strcmp(name, "huge") == 0) {
+        length = fh_format(text, sizeof text, "%s", huge_names[atomic_load(&fh_root.settings.huge)]);
+    } else if (strcmp(name, "on_foreign") == 0) {
+        length = fh_format(text, sizeof text, "%s", on_foreign_names[atomic_load(&fh_root.settings.on_foreign)]);
+    } else if (strcmp(name, "on_error") == 0) {
+        int on_error = atomic_load(&fh_root.settings.on_error);
+        if (on_error == FH_ERROR_EXIT)
+            length = fh_format(text, sizeof text, "exit=%d", atomic_load(&fh_root.settings.exit_status));
+        else
+            length = fh_format(text, sizeof text, "%s", on_error == FH_ERROR_ABORT ? "abort" : "continue");
+    } else {
+        return -ENOENT;
+    }
+    if (length >= size)
+        return -ERANGE;
+    memcpy(value, text, length + 1);
+    return (int)length;
+}
+
+/* One "name=value" of the variable; at start only. */
+static void apply(char *item)
+{
+    char *value = strchr(item, '=');
+    if (value != NULL)
+        *value++ = 0;
+    for (char *c = item; *c != 0; c++)
+        if (*c == '-')
+            *c = '_';
+    if (value == NULL) {
+        fh_message("FREEHOLD: \"%s\" has no value; it is ignored", item);
+        return;
+    }
+    if (strcmp(item, "stats") == 0) {
+        if (strlen(value) >= sizeof fh_stats_path)
+            fh_message("FREEHOLD: the path of stats is too long; no statistics are written");
+        else
+            strcpy(fh_stats_path, value);
+        return;
+    }
+    if (strcmp(item, "log") == 0) {
+        int fd = fh_os_open_write(value);
+        if (fd < 0)
+            fh_message("FREEHOLD: log=%s can't be opened (error %d); messages go to standard error", value, -fd);
+        else
+            fh_message_to(fd);
+        return;
+    }
+    if (strcmp(item, "mode") == 0) {
+        if (strcmp(value, "fast") != 0)
+            fh_message("FREEHOLD: mode=%s does not exist; the mode is fast", value);
+        return;
+    }
+    int error = fh_ctl_set(item, value);
+    if (error == -ENOENT)
+        fh_message("FREEHOLD: there is no setting \"%s\"; it is ignored", item);
+    else if (error != 0)
+        fh_message("FREEHOLD: %s=%s is not a value of it; the default stays", item, value);
+}
+
+void fh_settings_start(void)
+{
+    const char *text = fh_os_getenv("FREEHOLD");
+    if (text == NULL || *text == 0 || fh_os_is_secure())
+        return;
+    char copy[1024];
+    size_t length = strlen(text);
+    if (length >= sizeof copy) {
+        fh_message("FREEHOLD is longer than %zu bytes; all of it is ignored", sizeof copy - 1);
+        return;
+    }
+    memcpy(copy, text, length + 1);
+    for (char *item = copy; item != NULL;) {
+        char *next = strchr(item, ',');
+        if (next != NULL)
+            *next++ = 0;
+        if (*item != 0)
+            apply(item);
+        item = next;
+    }
+}

@@ -1,0 +1,306 @@
+/*
+ * Heaps and threads: start-up, a thread's first allocation, its end, adoption, fork.
+ *
+ * Start. Whoever allocates first opens the page pool and registers for fork and thread end. It may be a constructor of
+ * a library loaded before us, so nothing here relies on constructors.
+ *
+ * A thread's heap is made at its first allocation: an orphan if there is one, else a new struct. When the thread ends (a pthread key's destructor) the heap
+ * is *abandoned*: active lists go back to their runs, batches are sent, the runs' owner becomes 0, and it waits in
+ * root.orphans. A thread that allocates after that, in a later destructor, gets a heap again and the key is set
+ * again; if glibc runs no more destructors, that heap stays with the thread pointer of a dead thread, and the next thread
+ * with that pointer (glibc reuses stacks) finds and takes it.
+ *
+ * A live thread that needs a new run takes over the runs of an orphan instead (merge); the husk stays in the list of heaps and
+ * serves a later thread. Blocks sent to the husk's inbox by somebody who read run->heap just before are
+ * sent on by whoever drains that inbox.
+ *
+ * Fork. Prepare takes every lock: the list of heaps, then each heap, then the rooms' below. The child has one thread: the heaps of the others
+ * are abandoned there. What those threads were doing in their fast paths is cut off between two instructions; at worst
+ * a block is in no list any more (lost in the child), never in two.
+ */
+#include "heap/heap_internal.h"
+#include "os/mem.h"
+#include "os/sys.h"
+
+#include <pthread.h>
+#include <string.h>
+
+struct fh_root fh_root = {
+    .settings = {.decay_ms = 500},
+};
+
+struct fh_heap fh_heap_none;
+struct fh_heap fh_heap_emergency;
+__thread struct fh_heap *fh_heap_current __attribute__((tls_model("initial-exec"))) = &fh_heap_none;
+
+static pthread_key_t end_key;
+static bool has_end_key;
+
+/* ---- heaps --------------------------------------------------------------------------------------------------------- */
+
+struct fh_heap *fh_heap_struct(void)
+{
+    fh_lock_acquire(&fh_root.heaps_lock);
+    struct fh_heap *heap = fh_root.spare;
+    if (heap != NULL)
+        fh_root.spare = heap->next;
+    fh_lock_release(&fh_root.heaps_lock);
+    if (heap == NULL)
+        heap = fh_meta_alloc(sizeof *heap);
+    else
+        memset(heap, 0, sizeof *heap);
+    return heap;
+}
+
+void fh_heap_init(struct fh_heap *heap, struct fh_pages *pages)
+{
+    heap->pages = pages;
+    heap->options.size = sizeof heap->options;
+    fh_random_seed(&heap->random, fh_os_random());
+    fh_lock_acquire(&fh_root.heaps_lock);
+    heap->settings_seen = atomic_load_explicit(&fh_root.settings.generation, memory_order_relaxed);
+    heap->next = fh_root.heaps;
+    fh_root.heaps = heap;
+    fh_lock_release(&fh_root.heaps_lock);
+}
+
+/* The active list of each bin goes back to its run; no bin has a run any more. */
+void fh_heap_unbin(struct fh_heap *heap)
+{
+    for (unsigned i = 0; i < FH_CLASS_COUNT; i++) {
+        struct fh_bin *bin = &heap->bins[i];
+        struct fh_class_queue *queue = &heap->queues[i];
+        void *list = bin->free != NULL ? bin->free : queue->held;
+        struct fh_run *run = bin->run;
+        bin->free = queue->held = NULL;
+        bin->run = NULL;
+        if (run == NULL)
+            continue;
+        uint32_t count = 0;
+        void *tail = NULL;
+        for (void *block = list; block != NULL; block = fh_next(block), count++)
+            tail = block;
+        queue->handed -= count;
+        if (tail != NULL) {
+            fh_set_next(tail, run->local);
+            run->local = list;
+        }
+        uint32_t used = fh_run_used(run) - count;
+        run->countdown = used;
+        run->used_floor = 0;
+        if (run->local == NULL) {
+            run->countdown = 1;
+            run->used_floor = used - 1;
+            fh_queue_push(heap, run, fh_run_can_carve(heap, run) ? FH_STATE_FRESH : FH_STATE_FULL);
+        } else if (used == 0) {
+            fh_queue_push(heap, run, FH_STATE_EMPTY);
+        } else {
+            fh_queue_push(heap, run, FH_STATE_PARTIAL);
+        }
+    }
+}
+
+static void set_owner_of_all(struct fh_heap *heap)
+{
+    for (uint32_t index = heap->all_first; index != FH_NO_RUN;) {
+        struct fh_run *run = fh_run_at(heap->pages, index);
+        index = run->heap_next;
+        if (run->kind == FH_RUN_BLOCKS)
+            fh_run_set_owner(heap, run);
+    }
+}
+
+/* Heap locked; nobody runs on it (any more). */
+static void orphan(struct fh_heap *heap)
+{
+    fh_heap_unbin(heap);
+    atomic_store_explicit(&heap->thread, 0, memory_order_relaxed);
+    heap->tid = 0;
+    set_owner_of_all(heap);
+    fh_heap_collect_inbox(heap);
+    fh_lock_acquire(&fh_root.orphans_lock);
+    heap->next_orphan = fh_root.orphans;
+    fh_root.orphans = heap;
+    if (heap->all_first != FH_NO_RUN)
+        atomic_fetch_add_explicit(&fh_root.orphans_with_runs, 1, memory_order_relaxed);
+    fh_lock_release(&fh_root.orphans_lock);
+}
+
+static struct fh_heap *pop_orphan(bool must_have_runs)
+{
+    fh_lock_acquire(&fh_root.orphans_lock);
+    struct fh_heap **link = &fh_root.orphans;
+    while (*link != NULL && must_have_runs && (*link)->all_first == FH_NO_RUN)
+        link = &(*link)->next_orphan;
+    struct fh_heap *heap = *link;
+    if (heap != NULL) {
+        *link = heap->next_orphan;
+        heap->next_orphan = NULL;
+        if (heap->all_first != FH_NO_RUN)
+            atomic_fetch_sub_explicit(&fh_root.orphans_with_runs, 1, memory_order_relaxed);
+    }
+    fh_lock_release(&fh_root.orphans_lock);
+    return heap;
+}
+
+static void move_runs(struct fh_heap *from, struct fh_heap *to)
+{
+    while (from->all_first != FH_NO_RUN) {
+        struct fh_run *run = fh_run_at(from->pages, from->all_first);
+        enum fh_run_state state = (enum fh_run_state)run->state;
+        fh_queue_remove(from, run);
+        fh_all_unlink(from, run);
+        from->queues[run->class_index].runs--;
+        from->run_granules -= run->span;
+        run->heap = to;
+        fh_all_link(to, run);
+        to->queues[run->class_index].runs++;
+        to->run_granules += run->span;
+        fh_queue_push(to, run, state);
+        fh_run_set_owner(to, run);
+    }
+}
+
+void fh_heap_adopt_orphan(struct fh_heap *heap)
+{
+    struct fh_heap *husk = pop_orphan(true);
+    if (husk == NULL)
+        return;
+    fh_lock_acquire(&husk->lock);
+    fh_heap_collect_inbox(husk);
+    move_runs(husk, heap);
+    fh_lock_release(&husk->lock);
+    fh_lock_acquire(&fh_root.orphans_lock);
+    husk->next_orphan = fh_root.orphans;
+    fh_root.orphans = husk;
+    fh_lock_release(&fh_root.orphans_lock);
+}
+
+/* ---- threads ------------------------------------------------------------------------------------------------------- */
+
+static void thread_ends(void *value)
+{
+    struct fh_heap *heap = value;
+    if (atomic_load_explicit(&heap->thread, memory_order_relaxed) != fh_thread_pointer())
+        return;
+    fh_heap_current = &fh_heap_none;
+    atomic_store_explicit(&heap->depth, 1, memory_order_relaxed);
+    fh_remote_flush(heap);
+    fh_lock_acquire(&heap->lock);
+    atomic_store_explicit(&heap->depth, 0, memory_order_relaxed);
+    orphan(heap);
+    fh_lock_release(&heap->lock);
+    fh_decay_wanted(NULL, heap->run_granules << FH_GRANULE_SHIFT);
+}
+
+/* A heap whose thread ended without telling: it had our thread pointer. */
+static struct fh_heap *find_leftover(uintptr_t me)
+{
+    fh_lock_acquire(&fh_root.heaps_lock);
+    struct fh_heap *heap = fh_root.heaps;
+    while (heap != NULL && atomic_load_explicit(&heap->thread, memory_order_relaxed) != me)
+        heap = heap->next;
+    fh_lock_release(&fh_root.heaps_lock);
+    return heap;
+}
+
+struct fh_heap *fh_heap_thread(void)
+{
+    if (fh_heap_current != &fh_heap_none)
+        return fh_heap_current;
+    if (!fh_start())
+        return NULL;
+    uintptr_t me = fh_thread_pointer();
+    struct fh_heap *heap = find_leftover(me);
+    if (heap == NULL)
+        heap = pop_orphan(false);
+    if (heap == NULL) {
+        heap = fh_heap_struct();
+        if (heap == NULL)
+            return NULL;
+        fh_heap_init(heap, &fh_pages_main);
+    }
+    fh_lock_acquire(&heap->lock);
+    atomic_store_explicit(&heap->depth, 0, memory_order_relaxed);
+    heap->tid = fh_os_gettid();
+    atomic_store_explicit(&heap->thread, me, memory_order_relaxed);
+    fh_heap_follow_settings(heap);
+    set_owner_of_all(heap);
+    fh_lock_release(&heap->lock);
+    fh_heap_current = heap;
+    if (has_end_key) /* may allocate when there are many keys: the heap is there already */
+        pthread_setspecific(end_key, heap);
+    return heap;
+}
+
+struct fh_heap *fh_heap_mine(void)
+{
+    return fh_heap_thread();
+}
+
+/* ---- fork ---------------------------------------------------------------------------------------------------------- */
+
+static void fork_prepare(void)
+{
+    fh_lock_acquire(&fh_root.heaps_lock);
+    for (struct fh_heap *heap = fh_root.heaps; heap != NULL; heap = heap->next)
+        fh_lock_acquire(&heap->lock);
+    fh_locks_hold_all();
+}
+
+static void fork_parent(void)
+{
+    fh_locks_release_all();
+    for (struct fh_heap *heap = fh_root.heaps; heap != NULL; heap = heap->next)
+        fh_lock_release(&heap->lock);
+    fh_lock_release(&fh_root.heaps_lock);
+}
+
+static void fork_child(void)
+{
+    fh_locks_reset_all();
+    fh_decay_forked();
+    uintptr_t me = fh_thread_pointer();
+    for (struct fh_heap *heap = fh_root.heaps; heap != NULL; heap = heap->next) {
+        uintptr_t thread = atomic_load_explicit(&heap->thread, memory_order_relaxed);
+        fh_lock_reset(&heap->lock);
+        if (thread == me) {
+            heap->tid = fh_os_gettid();
+            set_owner_of_all(heap); /* what was lent to the helper comes back */
+        } else if (thread != 0) {
+            /* Batches that were on their way are lost with their thread's slot: it may have been half written. */
+            memset(heap->out, 0, sizeof heap->out);
+            atomic_store_explicit(&heap->depth, 0, memory_order_relaxed);
+            orphan(heap);
+        }
+    }
+    fh_lock_reset(&fh_root.heaps_lock);
+}
+
+/* ---- start --------------------------------------------------------------------------------------------------------- */
+
+bool fh_start(void)
+{
+    /* acquire pairs with the release below. */
+    if (FH_LIKELY(atomic_load_explicit(&fh_root.started, memory_order_acquire) == 1))
+        return true;
+    bool is_first = false;
+    fh_os_init();
+    fh_lock_acquire(&fh_root.start_lock);
+    if (atomic_load_explicit(&fh_root.started, memory_order_relaxed) == 0 && fh_pages_start() == 0) {
+        fh_locks_register(&fh_root.orphans_lock, FH_FLOOR_HELPER);
+        fh_root.canary_secret = fh_os_random();
+        fh_settings_start();
+        is_first = true;
+        atomic_store_explicit(&fh_root.started, 1, memory_order_release);
+    }
+    fh_lock_release(&fh_root.start_lock);
+    if (is_first) {
+        /* Outside the lock: both may allocate. Registered at the first allocation, our prepare handler runs last. */
+        pthread_atfork(fork_prepare, fork_parent, fork_child);
+        has_end_key = pthread_key_create(&end_key, thread_ends) == 0;
+        if (fh_heap_current != &fh_heap_none && has_end_key)
+            pthread_setspecific(end_key, fh_heap_current);
+    }
+    return atomic_load_explicit(&fh_root.started, memory_order_relaxed) == 1;
+}

@@ -1,0 +1,135 @@
+/*
+ * run.h: the header of a run, and the window in which every run lies.
+ *
+ * Words. A *granule* is 64 KiB of address space, aligned; a *run* is one or more adjacent granules that serve
+ * one purpose: blocks of one size, one large block, or nothing yet. The *window* is one contiguous range of
+ * address space that holds all granules of a page pool. The headers of its granules lie at the window's
+ * start, one array of 128-byte entries, entry i for granule i (those that cover the array itself stay zero):
+ *
+ *     base                            base + i * 64 KiB
+ *     | headers[0..n) | granule k | … | granule i | …        header of any p: base + (p - base) / 64 KiB * 128
+ *
+ * So any address is resolved to its header by a subtraction, a shift and a comparison, without reading
+ * memory that might not be there: an address outside the window is foreign, and the whole array can be read (what
+ * was never written is the kernel's zero page). A header of all zeroes is a granule that nobody uses.
+ *
+ * Metadata is out of line: no header is next to a block, so an overflow can't reach one.
+ *
+ * The first cache line of a header belongs to the thread that owns the run, the second to everybody.
+ */
+#ifndef FH_PAGES_RUN_H
+#define FH_PAGES_RUN_H
+
+#include "base/bits.h"
+#include "base/macros.h"
+
+#include <stdatomic.h>
+
+#define FH_GRANULE_SHIFT 16
+#define FH_GRANULE       ((size_t)1 << FH_GRANULE_SHIFT)
+#define FH_RUN_SHIFT     7 /* log2 of sizeof(struct fh_run) */
+#define FH_NO_RUN        0u /* granule 0 holds headers: never a run's */
+
+enum fh_run_kind {
+    FH_RUN_NONE = 0,  /* never used, or the array's own granules */
+    FH_RUN_CLEAN,     /* first granule of a free span without memory behind it */
+    FH_RUN_DIRTY,     /* first granule of a free span with pages in memory */
+    FH_RUN_FREE_TAIL, /* last granule of a free span of two and more: `head` says where it begins */
+    FH_RUN_BUSY,      /* free, being purged outside the pool's lock */
+    FH_RUN_BLOCKS,    /* blocks of one size */
+    FH_RUN_LARGE,     /* one block, at base, of large_bytes */
+    FH_RUN_REST,      /* a further granule of a run: `head` says where it begins */
+};
+
+/* Where a run of blocks stands with its heap; changed under the heap's lock or by the owner in a refill. */
+enum fh_run_state {
+    FH_STATE_CURRENT = 0, /* its class's bin takes from it; not queued */
+    FH_STATE_FULL,        /* no free block: the next free (countdown 1) queues it */
+    FH_STATE_PARTIAL,     /* in the class's queue: has free blocks in `local` */
+    FH_STATE_FRESH,       /* in the class's fresh queue: `local` empty, pages not carved yet */
+    FH_STATE_EMPTY,       /* all free, kept by the heap for whichever class asks next */
+};
+
+struct fh_heap;
+struct fh_owner;
+
+struct fh_run {
+    /* -- the owner's line ------------------------------------------------------------------------------- */
+    /* Thread pointer of the thread that may free without asking; 0 or FH_OWNER_LOCKED: everybody takes the slow
+     * path. Relaxed atomic: written by the owner, or by others under the heap's lock (hand-over protocol). */
+    _Atomic uintptr_t owner;
+    uint32_t reciprocal;  /* ceil(2^32 / block_size): off is a multiple iff (uint32_t)(off * reciprocal) < reciprocal.
+                           * 0 in runs of several granules: nothing passes, the slow path divides */
+    uint32_t countdown;   /* frees until the slow path must look; used = used_floor + countdown */
+    void *local;          /* blocks freed by the owner, linked by their first word */
+    uint32_t block_size;  /* bytes */
+    uint32_t used_floor;
+    struct fh_heap *heap; /* whose run it is */
+    uintptr_t base;       /* address of block 0 */
+    uint32_t capacity;    /* blocks when every page is carved */
+    uint32_t available;   /* blocks that exist: all their pages are carved */
+    uint8_t kind;         /* enum fh_run_kind */
+    uint8_t state;        /* enum fh_run_state */
+    uint8_t class_index;
+    uint8_t flags;        /* enum fh_run_flag */
+    uint32_t head;        /* REST, FREE_TAIL: index of the first granule */
+
+    /* -- everybody's line ------------------------------------------------------------------------------- */
+    /* Blocks freed by other threads: count in the upper half, (offset of the first / 16) + 1 in the lower half; see
+     * heap/remote.c. */
+    _Atomic uint64_t remote;
+    _Atomic(struct fh_run *) inbox_next; /* valid while the run is in an inbox */
+    uint32_t next, prev;                 /* the heap's class queue, or the pool's bin; FH_NO_RUN ends */
+    uint32_t heap_next, heap_prev;       /* all runs of the heap */
+    union {
+        uint64_t carved;    /* BLOCKS: pages cut into blocks, bit i for page i */
+        size_t large_bytes; /* LARGE: usable bytes */
+    };
+    uint64_t dirty;         /* BLOCKS: pages in memory. A granule without a run: bits for its own pages */
+    const struct fh_owner *manager;
+    uint32_t span;          /* granules, at the first granule of a run or free span */
+    uint16_t seen;          /* decay: fingerprint of `used` at the last tick */
+    uint8_t quiet;          /* decay: ticks since it changed */
+    uint8_t epoch;          /* free span: low bits of the tick at which it became free */
+};
+
+_Static_assert(sizeof(struct fh_run) == (size_t)1 << FH_RUN_SHIFT, "a header is two cache lines");
+
+enum fh_run_flag {
+    FH_RUN_SLOW = 1 << 0,     /* frees of this run always take the slow path (shared heap, mode, events) */
+    FH_RUN_REMAPPED = 1 << 1, /* pages came by mremap: to be mapped anew when freed */
+    FH_RUN_ZERO = 1 << 2,     /* LARGE: pages read as zero (fresh from the kernel) */
+};
+
+/* No thread's thread pointer: a run lent to the decay helper. */
+#define FH_OWNER_LOCKED ((uintptr_t)1)
+
+/* Address to block, for who has only an address: reports, leak scan, sweep, collectors. */
+struct fh_block;
+struct fh_owner {
+    const char *name;
+    /* The block of `run` in which `address` lies: false when it lies in none (tail, pages not carved). */
+    bool (*resolve)(const struct fh_run *run, uintptr_t address, struct fh_block *out);
+};
+
+/* What the fast paths need to know of the window; a copy per library, so that it is reached without the GOT. */
+struct fh_window {
+    uintptr_t base;
+    size_t header_bytes; /* granules << FH_RUN_SHIFT; 0 until there is a window: everything is foreign */
+};
+
+/* Header of the granule of p; NULL when p is outside the window. Never reads p. */
+FH_INLINE struct fh_run *fh_window_run(const struct fh_window *window, const void *p)
+{
+    size_t header = (((uintptr_t)p - window->base) >> (FH_GRANULE_SHIFT - FH_RUN_SHIFT)) &
+                    ~(((size_t)1 << FH_RUN_SHIFT) - 1);
+    return FH_LIKELY(header < window->header_bytes) ? (struct fh_run *)(window->base + header) : NULL;
+}
+
+/* Blocks handed out, those in a bin's active list included. */
+FH_INLINE uint32_t fh_run_used(const struct fh_run *run)
+{
+    return run->used_floor + run->countdown;
+}
+
+#endif
