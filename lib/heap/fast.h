@@ -14,6 +14,11 @@
 
 #include "heap/heap_internal.h"
 
+/* Where a free goes that the fast path did not take; the entry points have a detour of their own. */
+#ifndef FH_FREE_MISS
+#define FH_FREE_MISS fh_free_slow
+#endif
+
 FH_API void *fh_malloc_medium(size_t size);
 FH_API void *fh_calloc_slow(size_t count, size_t size);
 FH_API void *fh_realloc_slow(void *block, size_t size);
@@ -41,12 +46,12 @@ FH_INLINE void fh_free_fast(const struct fh_window *window, void *block)
     struct fh_run *run = (struct fh_run *)(window->base + header);
     if (FH_UNLIKELY(header >= window->header_bytes ||
                     atomic_load_explicit(&run->owner, memory_order_relaxed) != fh_thread_pointer())) {
-        fh_free_slow(block);
+        FH_FREE_MISS(block);
         return;
     }
     uint32_t reciprocal = run->reciprocal;
     if (FH_UNLIKELY((uint32_t)((uint16_t)(uintptr_t)block * reciprocal) >= reciprocal)) {
-        fh_free_slow(block);
+        FH_FREE_MISS(block);
         return;
     }
     fh_set_next(block, run->local);

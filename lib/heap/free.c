@@ -248,6 +248,11 @@ void fh_free_slow(void *block)
     fh_remote_free(run, block);
 }
 
+struct fh_window fh_window_now(void)
+{
+    return fh_pages_main.window;
+}
+
 void fh_free_any(void *block)
 {
     fh_free_fast(&fh_pages_main.window, block);

@@ -110,6 +110,7 @@ struct fh_root {
     _Atomic uint32_t orphans_with_runs;
     _Atomic unsigned listened; /* event kinds that somebody listens to */
     struct fh_settings settings;
+    _Atomic size_t large_bytes;   /* usable bytes of live large blocks */
     uint64_t canary_secret;
     /* What to do with a pointer of somebody else's allocator: libc's free and so on, set by preload/. */
     void (*foreign_free)(void *);
@@ -150,6 +151,9 @@ void fh_run_put_back(struct fh_heap *heap, struct fh_run *run, void *block);
 void fh_run_settle(struct fh_heap *heap, struct fh_run *run); /* queues, empties after frees */
 /* The block at p: its run when p is the beginning of a block; else NULL (reports nothing). */
 struct fh_run *fh_block_run(const void *p, struct fh_pages **pages);
+
+/* The main window as it is now, for the entry points' copy. */
+FH_API struct fh_window fh_window_now(void);
 
 /* run.c: carving, purging, lists of runs; heap locked. */
 extern const struct fh_owner fh_heap_manager;

@@ -75,6 +75,7 @@ void *fh_large_alloc(struct fh_heap *heap, size_t size, size_t align, unsigned f
         heap->run_granules += granules;
     }
     run->kind = FH_RUN_LARGE;
+    atomic_fetch_add_explicit(&fh_root.large_bytes, bytes, memory_order_relaxed);
     struct fh_heap *account = heap != NULL ? heap : fh_heap_current;
     atomic_fetch_add_explicit(&account->large_allocs, 1, memory_order_relaxed);
     if (is_zero != NULL)
@@ -106,6 +107,7 @@ void fh_large_free(struct fh_pages *pages, struct fh_run *run)
 {
     struct fh_heap *account = run->heap != NULL ? run->heap : fh_heap_current;
     atomic_fetch_add_explicit(&account->large_frees, 1, memory_order_relaxed);
+    atomic_fetch_sub_explicit(&fh_root.large_bytes, run->large_bytes, memory_order_relaxed);
     size_t bytes = (size_t)run->span << FH_GRANULE_SHIFT;
     if (run->flags & FH_RUN_REMAPPED) {
         if (!map_anew(pages, run->base, bytes))
@@ -139,6 +141,7 @@ bool fh_large_resize(struct fh_pages *pages, struct fh_run *run, size_t size)
         fh_pages_shorten(pages, run, granules);
         fh_decay_wanted(NULL, 0);
     }
+    atomic_fetch_add_explicit(&fh_root.large_bytes, bytes - run->large_bytes, memory_order_relaxed);
     run->large_bytes = bytes;
     touch(pages, run, bytes);
     return true;

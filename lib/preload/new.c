@@ -1,0 +1,114 @@
+/*
+ * C++'s allocation functions, in C under their mangled names, so that no C++ runtime is needed.
+ *
+ * operator new calls the new_handler in a loop when memory runs out, and throws std::bad_alloc when there is none. Both live in
+ * libstdc++: weak references, absent in C programs, which never come here.
+ */
+#include <stdlib.h>
+
+#include "base/bits.h"
+#include "base/message.h"
+#include "os/sys.h"
+
+#define ENTRY FH_PUBLIC
+
+extern void (*_ZSt15get_new_handlerv(void))(void) __attribute__((weak)); /* std::get_new_handler() */
+extern void _ZSt17__throw_bad_allocv(void) __attribute__((weak));       /* std::__throw_bad_alloc() */
+
+/* True when a handler ran and the caller shall try again. */
+static bool call_handler(void)
+{
+    void (*handler)(void) = _ZSt15get_new_handlerv != NULL ? _ZSt15get_new_handlerv() : NULL;
+    if (handler != NULL)
+        handler();
+    return handler != NULL;
+}
+
+static void out_of_memory(size_t size)
+{
+    if (_ZSt17__throw_bad_allocv != NULL)
+        _ZSt17__throw_bad_allocv();
+    fh_message("ERROR: out-of-memory: operator new of %zu bytes, and no C++ library to throw", size);
+    fh_os_abort();
+}
+
+static FH_COLD void *new_slow(size_t size, size_t align, bool may_throw)
+{
+    while (call_handler()) {
+        void *block = align == 0 ? malloc(size) : aligned_alloc(align, size);
+        if (block != NULL)
+            return block;
+    }
+    if (may_throw)
+        out_of_memory(size);
+    return NULL;
+}
+
+FH_INLINE void *new_block(size_t size, bool may_throw)
+{
+    void *block = malloc(size);
+    return FH_LIKELY(block != NULL) ? block : new_slow(size, 0, may_throw);
+}
+
+FH_INLINE void *new_aligned(size_t size, size_t align, bool may_throw)
+{
+    void *block = aligned_alloc(align, size);
+    return FH_LIKELY(block != NULL) ? block : new_slow(size, align, may_throw);
+}
+
+#define NEW(name)                                                                                                     \
+    ENTRY void *name(size_t size);                                                                                    \
+    ENTRY void *name(size_t size)                                                                                     \
+    {                                                                                                                 \
+        return new_block(size, true);                                                                                 \
+    }
+#define NEW_NOTHROW(name)                                                                                             \
+    ENTRY void *name(size_t size, const void *nothrow);                                                               \
+    ENTRY void *name(size_t size, const void *nothrow)                                                                \
+    {                                                                                                                 \
+        (void)nothrow;                                                                                                \
+        return new_block(size, false);                                                                                \
+    }
+#define NEW_ALIGNED(name)                                                                                             \
+    ENTRY void *name(size_t size, size_t align);                                                                      \
+    ENTRY void *name(size_t size, size_t align)                                                                       \
+    {                                                                                                                 \
+        return new_aligned(size, align, true);                                                                        \
+    }
+#define NEW_ALIGNED_NOTHROW(name)                                                                                     \
+    ENTRY void *name(size_t size, size_t align, const void *nothrow);                                                 \
+    ENTRY void *name(size_t size, size_t align, const void *nothrow)                                                  \
+    {                                                                                                                 \
+        (void)nothrow;                                                                                                \
+        return new_aligned(size, align, false);                                                                       \
+    }
+/* Every delete is free: size and alignment are in the run's header. */
+#define DELETE(name, ...)                                                                                             \
+    ENTRY void name(void *block __VA_ARGS__);                                                                         \
+    ENTRY void name(void *block __VA_ARGS__)                                                                          \
+    {                                                                                                                 \
+        free(block);                                                                                                  \
+    }
+
+#pragma GCC diagnostic ignored "-Wunused-parameter"
+
+NEW(_Znwm)
+NEW(_Znam)
+NEW_NOTHROW(_ZnwmRKSt9nothrow_t)
+NEW_NOTHROW(_ZnamRKSt9nothrow_t)
+NEW_ALIGNED(_ZnwmSt11align_val_t)
+NEW_ALIGNED(_ZnamSt11align_val_t)
+NEW_ALIGNED_NOTHROW(_ZnwmSt11align_val_tRKSt9nothrow_t)
+NEW_ALIGNED_NOTHROW(_ZnamSt11align_val_tRKSt9nothrow_t)
+DELETE(_ZdlPv)
+DELETE(_ZdaPv)
+DELETE(_ZdlPvm, , size_t size)
+DELETE(_ZdaPvm, , size_t size)
+DELETE(_ZdlPvRKSt9nothrow_t, , const void *nothrow)
+DELETE(_ZdaPvRKSt9nothrow_t, , const void *nothrow)
+DELETE(_ZdlPvSt11align_val_t, , size_t align)
+DELETE(_ZdaPvSt11align_val_t, , size_t align)
+DELETE(_ZdlPvmSt11align_val_t, , size_t size, size_t align)
+DELETE(_ZdaPvmSt11align_val_t, , size_t size, size_t align)
+DELETE(_ZdlPvSt11align_val_tRKSt9nothrow_t, , size_t align, const void *nothrow)
+DELETE(_ZdaPvSt11align_val_tRKSt9nothrow_t, , size_t align, const void *nothrow)
