@@ -213,7 +213,7 @@ void fh_event_tell(unsigned kind, void *address, void *old_address, size_t reque
 void fh_heap_follow_settings(struct fh_heap *heap); /* heap locked: a changed mode takes effect */
 
 /* report.c: a memory error; returns only with on_error=continue. */
-void fh_report(const char *kind, const void *address, const char *detail);
+FH_API void fh_report(const char *kind, const void *address, const char *detail);
 void fh_report_foreign(const void *address);
 
 /* settings.c */

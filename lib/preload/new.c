@@ -7,8 +7,7 @@
 #include <stdlib.h>
 
 #include "base/bits.h"
-#include "base/message.h"
-#include "os/sys.h"
+#include "heap/heap_internal.h"
 
 #define ENTRY FH_PUBLIC
 
@@ -24,12 +23,12 @@ static bool call_handler(void)
     return handler != NULL;
 }
 
-static void out_of_memory(size_t size)
+static void out_of_memory(void)
 {
     if (_ZSt17__throw_bad_allocv != NULL)
         _ZSt17__throw_bad_allocv();
-    fh_message("ERROR: out-of-memory: operator new of %zu bytes, and no C++ library to throw", size);
-    fh_os_abort();
+    fh_report("out-of-memory", NULL, "operator new failed, and there is no C++ library to throw");
+    abort();
 }
 
 static FH_COLD void *new_slow(size_t size, size_t align, bool may_throw)
@@ -40,7 +39,7 @@ static FH_COLD void *new_slow(size_t size, size_t align, bool may_throw)
             return block;
     }
     if (may_throw)
-        out_of_memory(size);
+        out_of_memory();
     return NULL;
 }
 
