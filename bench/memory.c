@@ -1,18 +1,26 @@
 /*
  * What an allocator holds and what it gives back.
  *
- *   burst     300 MiB of blocks, sizes log-uniform over 16–4096 bytes, all written. A random 95 %
- * is freed, then the process sleeps 1.5 s and makes no call: its resident memory, and what the
- * system has free, divided by the peak. The freed bytes are filled again with blocks 1.5 times as
- * large (÷ peak: can memory of one size serve another?). All is freed, the process sleeps 3 s: what
- * is left. freeing   a thread makes blocks, another frees them and does nothing else; 90 MiB are
- * live all the time. The largest resident memory once the queue is full tiny      does nothing: the
- * resident memory with which a program begins (the launcher reads it)
+ *   burst     300 MiB of blocks, sizes log-uniform over 16–4096 bytes, all written. A random 95
+ *             % is freed, then the process sleeps 1.5 s and makes no call: its resident memory,
+ *             and what the system has free, divided by the peak. The freed bytes are filled
+ *             again with blocks 1.5 times as large (÷ peak: can memory of one size serve
+ *             another?). All is freed, the process sleeps 3 s: what is left.
+ *   classes   the same with nine sizes only, the powers of two from 16 to 4096: the blocks of
+ *             the refill, 1.5 times as large, share no size class with what was freed, so
+ *             nothing but whole free pages helps
+ *   freeing   a thread makes blocks, another frees them and does nothing else; 90 MiB are live
+ *             all the time: the largest resident memory
+ *   makers    eight threads, each with its share of 90 MiB in blocks of 592 bytes, replace a
+ *             random one again and again; the old blocks go through a queue to a thread that
+ *             frees them and has never allocated (mimalloc's issue 1364)
+ *   tiny      does nothing: the resident memory with which a program begins (the launcher reads
+ *             it)
  *
- * Resident memory is the kernel's exact sum (smaps_rollup), not the approximate counter of statm.
- * System memory is MemFree: what the allocator really gave back when huge pages make RSS lie; it is
- * the whole machine's, so it is worth something only when little else runs. The floor of the burst
- * is .21 with 4 KiB pages, for that many pages hold at least one survivor.
+ * Resident memory is the kernel's exact sum (smaps_rollup), not the approximate counter of
+ * statm. System memory is MemFree: what the allocator really gave back when huge pages make RSS
+ * lie; it is the whole machine's, so it is worth something only when little else runs. The floor
+ * after 95 % is .21 with 4 KiB pages, for that many pages hold at least one survivor.
  *
  * Nothing here allocates while it measures, and the list of blocks lies outside the heap.
  */
@@ -148,8 +156,7 @@ static void run_classes(void)
     burst("classes", power_of_two);
 }
 
-/* --- a thread that only frees
- * ------------------------------------------------------------------------- */
+/* --- a thread that only frees --- */
 
 enum { LIVE_BYTES = 90 << 20, FREEING_SLOTS = 1 << 18, FREEING_BLOCKS = 3000000 };
 
@@ -192,14 +199,13 @@ static void *only_frees(void *argument)
 
 struct maker {
     uint64_t random;
-    size_t made, bytes, until;
+    size_t made, bytes;
     double own, most;
 };
 
-static void *makes(void *argument)
+static void makes(struct maker *maker)
 {
-    struct maker *maker = argument;
-    for (; maker->made < maker->until; maker->made++) {
+    for (; maker->made < FREEING_BLOCKS; maker->made++) {
         size_t size = log_uniform(&maker->random);
         while (maker->bytes + size -
                        atomic_load_explicit(&handover.freed_bytes, memory_order_acquire) >
@@ -217,7 +223,6 @@ static void *makes(void *argument)
             maker->most = now > maker->most ? now : maker->most;
         }
     }
-    return NULL;
 }
 
 static void start(pthread_t *thread, void *(*body)(void *), void *argument)
@@ -228,33 +233,120 @@ static void start(pthread_t *thread, void *(*body)(void *), void *argument)
     }
 }
 
-static void freeing(const char *name, size_t blocks_per_maker)
+static void run_freeing(void)
 {
     handover.ring = outside_heap(FREEING_SLOTS * sizeof(*handover.ring));
     memset(handover.ring, 0, FREEING_SLOTS * sizeof(*handover.ring));
     struct maker maker = {.random = 31, .own = resident()};
     pthread_t freer;
     start(&freer, only_frees, NULL);
-    while (maker.made < FREEING_BLOCKS) {
-        maker.until = maker.made + blocks_per_maker;
-        pthread_t thread;
-        start(&thread, makes, &maker);
-        pthread_join(thread, NULL);
-    }
-    bench_report(name, "most", maker.most / LIVE_BYTES, "of live");
-    bench_report(name, "most_bytes", maker.most / 1048576, "MiB");
+    makes(&maker);
+    bench_report("freeing", "most", maker.most / LIVE_BYTES, "of live");
+    bench_report("freeing", "most_bytes", maker.most / 1048576, "MiB");
     atomic_store_explicit(&handover.is_done, 1, memory_order_release);
     pthread_join(freer, NULL);
 }
 
-static void run_freeing(void)
+/* --- many makers, one freer --- */
+
+enum {
+    MAKERS = 8,
+    MAKER_BLOCK = 592,
+    MAKER_BLOCKS = LIVE_BYTES / MAKERS / MAKER_BLOCK,
+    MAKER_STEPS = 500000,
+    RETURNED_SLOTS = 2048,
+};
+
+static struct {
+    pthread_mutex_t mutex;
+    pthread_cond_t changed;
+    void **slots; /* a ring */
+    size_t put, taken;
+    int is_done;
+} returned = {.mutex = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
+
+static void *frees_what_returns(void *argument)
 {
-    freeing("freeing", FREEING_BLOCKS);
+    pthread_mutex_lock(&returned.mutex);
+    while (!returned.is_done || returned.taken != returned.put) {
+        if (returned.taken == returned.put) {
+            pthread_cond_wait(&returned.changed, &returned.mutex);
+            continue;
+        }
+        void *batch[64];
+        size_t count = 0;
+        while (count < BENCH_COUNT_OF(batch) && returned.taken != returned.put) {
+            batch[count++] = returned.slots[returned.taken++ % RETURNED_SLOTS];
+        }
+        pthread_cond_broadcast(&returned.changed);
+        pthread_mutex_unlock(&returned.mutex);
+        while (count > 0) {
+            free(batch[--count]);
+        }
+        pthread_mutex_lock(&returned.mutex);
+    }
+    pthread_mutex_unlock(&returned.mutex);
+    return argument;
+}
+
+static void give_back(void *const *blocks, size_t count)
+{
+    pthread_mutex_lock(&returned.mutex);
+    while (returned.put + count - returned.taken > RETURNED_SLOTS) {
+        pthread_cond_wait(&returned.changed, &returned.mutex);
+    }
+    for (size_t i = 0; i < count; i++) {
+        returned.slots[returned.put++ % RETURNED_SLOTS] = blocks[i];
+    }
+    pthread_cond_broadcast(&returned.changed);
+    pthread_mutex_unlock(&returned.mutex);
+}
+
+static void *keeps_a_share(void *argument)
+{
+    void **share = argument;
+    uint64_t random = 1 + (uint64_t)(uintptr_t)argument;
+    void *old[64];
+    size_t count = 0;
+    for (size_t i = 0; i < MAKER_BLOCKS; i++) {
+        share[i] = written(MAKER_BLOCK);
+    }
+    for (size_t i = 0; i < MAKER_STEPS; i++) {
+        void **slot = &share[bench_below(&random, MAKER_BLOCKS)];
+        old[count++] = *slot;
+        *slot = written(MAKER_BLOCK);
+        if (count == BENCH_COUNT_OF(old)) {
+            give_back(old, count);
+            count = 0;
+        }
+    }
+    give_back(old, count);
+    return NULL;
 }
 
 static void run_makers(void)
 {
-    freeing("makers", 20000);
+    pthread_t freer;
+    pthread_t makers[MAKERS];
+    returned.slots = outside_heap(RETURNED_SLOTS * sizeof(void *));
+    void **shares = outside_heap((size_t)MAKERS * MAKER_BLOCKS * sizeof(void *));
+    memset(shares, 0, (size_t)MAKERS * MAKER_BLOCKS * sizeof(void *));
+    double own = resident();
+    start(&freer, frees_what_returns, NULL);
+    for (size_t i = 0; i < MAKERS; i++) {
+        start(&makers[i], keeps_a_share, shares + i * MAKER_BLOCKS);
+    }
+    for (size_t i = 0; i < MAKERS; i++) {
+        pthread_join(makers[i], NULL);
+    }
+    double most = resident() - own;
+    bench_report("makers", "most", most / LIVE_BYTES, "of live");
+    bench_report("makers", "most_bytes", most / 1048576, "MiB");
+    pthread_mutex_lock(&returned.mutex);
+    returned.is_done = 1;
+    pthread_cond_broadcast(&returned.changed);
+    pthread_mutex_unlock(&returned.mutex);
+    pthread_join(freer, NULL);
 }
 
 static void run_tiny(void)

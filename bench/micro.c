@@ -1,13 +1,16 @@
 /*
- * Single-thread patterns whose cost is a handful of nanoseconds: each is a loop around one pair of
- * calls, with as little else in it as the pattern allows, so that the figure is the allocator's.
+ * Single-thread patterns whose cost is a handful of nanoseconds: each is a loop around one pair
+ * of calls, with as little else in it as the pattern allows, so that the figure is the
+ * allocator's.
  *
- *   pair       malloc(64), write, free                                       the hottest path there
- * is pair8      the same with 8 blocks live, oldest freed first fifo1000   the same with 1000 live:
- * 64 KB, more than one page of blocks, within L2 fifo100k   the same with 100,000 live: the working
- * set leaves the near caches random     10,000 live, a random one replaced by a block of 8–1031
- * bytes calloc     calloc(1, 64), free realloc    one block grown from 16 to 16,384 bytes by steps
- * of 16; a step is one operation
+ *   pair       malloc(64), write, free: the hottest path there is
+ *   pair8      the same with 8 blocks live, oldest freed first
+ *   fifo1000   1000 blocks of 64 bytes, then all freed in the order of their making: more than a
+ *              thread cache of a few hundred holds
+ *   fifo100k   the same with 100,000: the working set leaves the near caches
+ *   random     10,000 live, a random one replaced by a block of 8–1031 bytes
+ *   calloc     calloc(1, 64), write, free
+ *   realloc    one block grown from 16 to 16,384 bytes by steps of 16; a step is one operation
  *
  * `micro PATTERN` runs 21 equal chunks and reports the fastest: the chunk that nobody disturbed.
  * `micro PATTERN COUNT` runs COUNT operations once and reports nothing but their number; the

@@ -1,14 +1,19 @@
 /*
- * Patterns of several threads. Each does a fixed amount of work, so the CPU time of the process is
- * the score.
+ * Patterns of several threads. Each does a fixed amount of work, so the CPU time of the process
+ * is the score.
  *
- *   larson1, larson2   after Larson and Krishnan (1998): a thread replaces random blocks of its
- * share (1,000 blocks, 10–500 bytes), then hands the share to a new thread and ends, so that most
- * blocks are freed by another thread than the one that made them handover           one thread
- * makes blocks (16–512 bytes), another frees them: batches of 64 through a bounded queue crossfree2
- * two threads that each free what the other made, in both directions at once churn threads that
- * live for a few hundred allocations: the cost of a heap's birth and death burst2             two
- * threads that each fill and empty 16 MiB again and again, last made first freed
+ *   larson1, larson2   after Larson and Krishnan (1998), by one and by two threads: a thread
+ *                      replaces random blocks of its share (1,000 blocks, 10–500 bytes), then
+ *                      leaves the share to a new thread and ends, so that most blocks are freed
+ *                      by another thread than the one that made them
+ *   handover           one thread makes blocks (16–512 bytes), another frees them: batches of 64
+ *                      through a bounded queue
+ *   crossfree2         two threads that each free what the other made, in both directions at
+ *                      once
+ *   churn              threads that live for a few hundred allocations: the cost of a heap's
+ *                      birth and death
+ *   burst2             two threads that each fill and empty 16 MiB again and again, last made
+ *                      first freed
  */
 #include "harness.h"
 
@@ -33,8 +38,7 @@ static void run_pair_of_threads(void *(*body)(void *), void *first, void *second
     pthread_join(threads[1], NULL);
 }
 
-/* --- larson
- * ------------------------------------------------------------------------------------------- */
+/* --- larson --- */
 
 enum { SHARE_BLOCKS = 1000, SHARE_MIN = 10, SHARE_SPAN = 491, SHARE_STEPS = 20000 };
 
@@ -83,8 +87,7 @@ static void run_larson2(uint64_t generations)
     larson(2, generations);
 }
 
-/* --- queues between threads
- * --------------------------------------------------------------------------- */
+/* --- queues between threads --- */
 
 enum { BATCH = 64, QUEUE_BATCHES = 64 };
 
@@ -181,8 +184,7 @@ static void run_crossfree2(uint64_t batches)
     run_pair_of_threads(lane_body, &first, &second);
 }
 
-/* --- birth and death of threads
- * ----------------------------------------------------------------------- */
+/* --- birth and death of threads --- */
 
 static void *short_life(void *argument)
 {
@@ -206,8 +208,7 @@ static void run_churn(uint64_t pairs)
     }
 }
 
-/* --- burst
- * -------------------------------------------------------------------------------------------- */
+/* --- burst --- */
 
 enum { BURST_BYTES = 16 << 20, BURST_SLOTS = BURST_BYTES / 16 };
 

@@ -1,16 +1,17 @@
 /*
- * Small programs that live from allocation, as parsers, algebra systems and scripts do: their time
- * is malloc's, free's, and the cache misses that the layout of blocks brings about.
+ * Small programs that live from allocation, as parsers, algebra systems and scripts do: their
+ * time is malloc's, free's, and the cache misses that the layout of blocks brings about.
  *
- *   json      a document of 40,000 values parsed into a tree (a block a node, a string, a growing
- * child array), written out again, freed algebra   expressions built at random, differentiated,
- * simplified: trees of 40-byte nodes, much of it shared nowhere and freed at once bignum    after
- * cfrac: modular powers with numbers of a few words, each result a fresh block cover     after
- * espresso: prime implicants of a random function by iterated consensus: cubes and families of
- * cubes that come and go text      words counted in a chained table, lines joined and split,
- * strings grown by realloc large     blocks of 5–25 MiB made, touched on each page, freed:
- * hysteresis of unmapping buffers   40 buffers of 1 KiB–1 MiB resized at random: the middle sizes,
- * realloc in place or not
+ *   json      a document of some 40,000 values parsed into a tree (a block a node, one a string,
+ *             a growing child array), written out again, freed
+ *   algebra   expressions built at random, differentiated twice, simplified: trees of 40-byte
+ *             nodes and short names, many freed soon after they are made
+ *   bignum    after cfrac: modular powers with numbers of a few words, each result a fresh block
+ *   cover     after espresso: prime implicants of a random function by iterated consensus: cubes
+ *             and families of cubes that come and go
+ *   text      words counted in a chained table, lines joined and split, strings grown by realloc
+ *   large     blocks of 5–25 MiB made, touched on each page, freed: hysteresis of unmapping
+ *   buffers   40 buffers of 1 KiB–1 MiB resized at random: the middle sizes, in place or not
  *
  * Every program prints a checksum, equal under every allocator.
  */
@@ -57,8 +58,7 @@ static uint64_t hash_text(const char *text, size_t length)
     return hash;
 }
 
-/* --- json
- * --------------------------------------------------------------------------------------------- */
+/* --- json --- */
 
 enum json_kind { JSON_NUMBER, JSON_STRING, JSON_LIST, JSON_OBJECT };
 
@@ -210,8 +210,7 @@ static uint64_t run_json(uint64_t count)
     return checksum;
 }
 
-/* --- algebra
- * ------------------------------------------------------------------------------------------ */
+/* --- algebra --- */
 
 enum operation { OP_NUMBER, OP_VARIABLE, OP_ADD, OP_MULTIPLY, OP_SINE, OP_COSINE };
 
@@ -360,8 +359,7 @@ static uint64_t run_algebra(uint64_t count)
     return checksum;
 }
 
-/* --- bignum
- * ------------------------------------------------------------------------------------------- */
+/* --- bignum --- */
 
 /* A natural number, least significant word first, without leading zero words; 0 has no words. */
 struct natural {
@@ -498,8 +496,7 @@ static uint64_t run_bignum(uint64_t count)
     return checksum;
 }
 
-/* --- cover
- * -------------------------------------------------------------------------------------------- */
+/* --- cover --- */
 
 /*
  * A cube is a product term: for each variable whether it may be 0, may be 1, or both; two words of
@@ -619,8 +616,7 @@ static uint64_t run_cover(uint64_t count)
     return checksum;
 }
 
-/* --- text
- * --------------------------------------------------------------------------------------------- */
+/* --- text --- */
 
 enum { TABLE_BUCKETS = 4096 };
 
@@ -695,8 +691,7 @@ static uint64_t run_text(uint64_t count)
     return checksum;
 }
 
-/* --- large and middle blocks
- * -------------------------------------------------------------------------- */
+/* --- large and middle blocks --- */
 
 static uint64_t run_large(uint64_t count)
 {
