@@ -60,7 +60,7 @@ void *fh_calloc_slow(size_t count, size_t size)
         return NULL;
     if (bytes > FH_CLASS_MAX) {
         const struct fh_run *run = fh_window_run(&fh_pages_main.window, block);
-        if (run != NULL && run->kind == FH_RUN_LARGE && (run->flags & FH_RUN_ZERO))
+        if (fh_pages_contain(&fh_pages_main, block) && run->kind == FH_RUN_LARGE && (run->flags & FH_RUN_ZERO))
             return block;
     }
     return memset(block, 0, bytes);
@@ -542,7 +542,7 @@ int fh_heap_check(struct fh_heap *heap)
     int broken = 0;
     for_heaps(heap, check_one, &broken);
     if (heap == NULL || heap->own_pages == NULL)
-        broken += fh_pages_main.window.header_bytes != 0 ? fh_pages_check(&fh_pages_main) : 0;
+        broken += fh_pages_main.limit != 0 ? fh_pages_check(&fh_pages_main) : 0;
     else
         broken += fh_pages_check(heap->own_pages);
     return broken;

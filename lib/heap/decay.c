@@ -13,7 +13,7 @@
  * is certainly not in the middle of a fast path, and can't get into one unnoticed:
  *
  *   1. take the heap's lock (the owner's slow path waits for it; its quick refill checks the owner field);
- *   2. borrow: run->owner = FH_OWNER_LOCKED for a batch of quiet runs;
+ *   2. borrow: run->key = FH_KEY_NOBODY for a batch of quiet runs;
  *   3. a full barrier on all threads (membarrier);
  *   4. ask the kernel whether the thread is blocked in a system call (/proc/self/task/TID/syscall). If it is, it was
  *      in no fast path at that moment, and whatever it does later sees the owner field of step 2 (the kernel's way back to user mode orders it):
@@ -169,7 +169,7 @@ static size_t purge_lent(struct fh_heap *heap, unsigned ticks, uint32_t *index, 
         if (!is_ripe(run, ticks))
             continue;
         lent[count++] = run;
-        atomic_store_explicit(&run->owner, FH_OWNER_LOCKED, memory_order_seq_cst);
+        atomic_store_explicit(&run->key, FH_KEY_NOBODY, memory_order_seq_cst);
     }
     if (count == 0)
         return 0;

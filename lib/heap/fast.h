@@ -2,12 +2,15 @@
  * fast.h: the fast paths of malloc and free, inlined into the entry points.
  *
  * Cost (x86-64, gcc -O2): malloc up to 256 bytes 12 instructions, no atomics, no lock, two branches not taken;
- * free 20 instructions, four. tests/system/instructions.sh counts them. They know no modes: a mode makes them fail
- * (an empty bin; an owner that nobody has), and what is slow then looks at modes.
+ * free 20, five. tests/system/instructions.sh counts them. They know no modes: a mode makes them fail (an empty bin; a
+ * key that nobody fits), and what is slow then looks at modes.
  *
- * free checks its pointer for nothing extra: the owner comparison fails for every address that is in no run of this
- * thread (the header is zero, or somebody else's), and the multiplication tells whether the offset is a multiple of
- * the block size (Lemire, Kaser, Kurz: "Faster remainder by direct computation", 2019, section 3.2).
+ * free validates its pointer on the way. The key says whether the address lies in a run of this thread and
+ * where (pages/run.h); the multiplication says whether that is a multiple of the block size (Lemire, Kaser, Kurz: "Faster remainder by
+ * direct computation", 2019, section 3.2); and a block that is first in its run's list was freed just before.
+ *
+ * On x86-64 two comparisons are written as asm goto, because the compiler loads what it could compare or multiply in
+ * memory, and spends a register and an instruction each time; KEEP stops it from adding what an addressing mode adds.
  */
 #ifndef FH_HEAP_FAST_H
 #define FH_HEAP_FAST_H
@@ -23,34 +26,86 @@ FH_API void *fh_malloc_medium(size_t size);
 FH_API void *fh_calloc_slow(size_t count, size_t size);
 FH_API void *fh_realloc_slow(void *block, size_t size);
 
+#if defined(__x86_64__) && !defined(__SANITIZE_THREAD__) && !defined(__SANITIZE_ADDRESS__) && !defined(__clang__)
+#define FH_FAST_ASM 1
+#define FH_KEEP(x)     __asm__("" : "+r"(x))
+#define FH_KEEP_RAX(x) __asm__("" : "+a"(x))
+#else
+#define FH_FAST_ASM 0
+#define FH_KEEP(x)
+#define FH_KEEP_RAX(x)
+#endif
+
 FH_INLINE void *fh_malloc_fast(size_t size)
 {
-    struct fh_heap *heap = fh_heap_current;
     if (FH_UNLIKELY(size > FH_CLASS_SMALL_MAX))
         return fh_malloc_medium(size);
-    struct fh_bin *bin = (struct fh_bin *)((char *)heap->bins + ((size + 15) & ~(size_t)15));
-    void *block = bin->free;
+    char *bins = (char *)fh_heap_current->bins;
+    size_t bin = (size + 15) & ~(size_t)15;
+    void *block = *(void **)(bins + bin);
     if (FH_UNLIKELY(block == NULL))
         return fh_malloc_slow(size);
-    bin->free = fh_next(block);
+    FH_KEEP_RAX(block);
+    FH_KEEP(bin);
+    *(void **)(bins + bin) = fh_next(block);
     return block;
 }
 
-_Static_assert(sizeof(struct fh_bin) == 16, "a bin's offset is the rounded size");
+_Static_assert(sizeof(struct fh_bin) == 16 && offsetof(struct fh_bin, free) == 0, "a bin's offset is the rounded size");
 _Static_assert(offsetof(struct fh_heap, bins) == 0, "bins come first");
+
+#if FH_FAST_ASM
+
+#define FH_AT(type, headers, slot, field) (*(type *)((headers) + (slot) + offsetof(struct fh_run, field)))
 
 FH_INLINE void fh_free_fast(const struct fh_window *window, void *block)
 {
-    size_t header = (((uintptr_t)block - window->base) >> (FH_GRANULE_SHIFT - FH_RUN_SHIFT)) &
-                    ~(((size_t)1 << FH_RUN_SHIFT) - 1);
-    struct fh_run *run = (struct fh_run *)(window->base + header);
-    if (FH_UNLIKELY(header >= window->header_bytes ||
-                    atomic_load_explicit(&run->owner, memory_order_relaxed) != fh_thread_pointer())) {
-        FH_FREE_MISS(block);
-        return;
-    }
+    size_t slot = fh_window_slot(window, block);
+    __asm__ __volatile__("" ::: "memory"); /* mask before headers: see struct fh_window */
+    char *headers = (char *)window->headers;
+    uintptr_t offset;
+    __asm__ __volatile__ goto("addq %c[key](%[headers],%[slot]), %[offset]\n\t"
+                 "subq %%fs:0, %[offset]\n\t"
+                 "cmpq $0xffff, %[offset]\n\t"
+                 "ja %l[miss]\n\t"
+                 "imull %c[reciprocal](%[headers],%[slot]), %k[offset]\n\t"
+                 "cmpl %c[reciprocal](%[headers],%[slot]), %k[offset]\n\t"
+                 "jae %l[miss]"
+                 : [offset] "=&r"(offset)
+                 : "0"(block), [headers] "r"(headers), [slot] "r"(slot), [key] "i"(offsetof(struct fh_run, key)),
+                   [reciprocal] "i"(offsetof(struct fh_run, reciprocal))
+                 : "cc", "memory"
+                 : miss);
+    void *first = FH_AT(void *, headers, slot, local);
+    if (FH_UNLIKELY(first == block))
+        goto miss;
+    fh_set_next(block, first);
+    FH_KEEP(slot);
+    FH_AT(void *, headers, slot, local) = block;
+    __asm__ __volatile__ goto("decl %c2(%0,%1)\n\t"
+                 "je %l3"
+                 :
+                 : "r"(headers), "r"(slot), "i"(offsetof(struct fh_run, countdown))
+                 : "cc", "memory"
+                 : event);
+    return;
+event:
+    fh_free_event((struct fh_run *)(headers + slot));
+    return;
+miss:
+    FH_FREE_MISS(block);
+}
+
+#else
+
+FH_INLINE void fh_free_fast(const struct fh_window *window, void *block)
+{
+    size_t mask = __atomic_load_n(&window->mask, __ATOMIC_ACQUIRE); /* pairs with the release of who wrote it last */
+    size_t slot = ((uintptr_t)block >> (FH_GRANULE_SHIFT - FH_RUN_SHIFT)) & mask;
+    struct fh_run *run = (struct fh_run *)(window->headers + slot);
+    uintptr_t offset = fh_run_offset(run, block, fh_thread_pointer());
     uint32_t reciprocal = run->reciprocal;
-    if (FH_UNLIKELY((uint32_t)((uint16_t)(uintptr_t)block * reciprocal) >= reciprocal)) {
+    if (FH_UNLIKELY(offset >= FH_GRANULE || (uint32_t)offset * reciprocal >= reciprocal || run->local == block)) {
         FH_FREE_MISS(block);
         return;
     }
@@ -59,6 +114,8 @@ FH_INLINE void fh_free_fast(const struct fh_window *window, void *block)
     if (FH_UNLIKELY(--run->countdown == 0))
         fh_free_event(run);
 }
+
+#endif
 
 /* Small blocks are cleared here, 16 bytes at a time: a call to memset costs as much as the allocation. */
 FH_INLINE void *fh_calloc_fast(size_t count, size_t size)
@@ -79,14 +136,13 @@ FH_INLINE void *fh_calloc_fast(size_t count, size_t size)
 /* In place when the new size fits and wastes less than half of the block. */
 FH_INLINE void *fh_realloc_fast(const struct fh_window *window, void *block, size_t size)
 {
-    struct fh_run *run = fh_window_run(window, block);
-    if (FH_LIKELY(run != NULL &&
-                  atomic_load_explicit(&run->owner, memory_order_relaxed) == fh_thread_pointer())) {
-        uint32_t reciprocal = run->reciprocal, usable = run->block_size;
-        if (FH_LIKELY((uint32_t)((uint16_t)(uintptr_t)block * reciprocal) < reciprocal && size <= usable &&
-                      size >= usable / 2))
-            return block;
-    }
+    size_t mask = __atomic_load_n(&window->mask, __ATOMIC_ACQUIRE);
+    struct fh_run *run = (struct fh_run *)(window->headers + (((uintptr_t)block >> (FH_GRANULE_SHIFT - FH_RUN_SHIFT)) & mask));
+    uintptr_t offset = fh_run_offset(run, block, fh_thread_pointer());
+    uint32_t reciprocal = run->reciprocal, usable = run->block_size;
+    if (FH_LIKELY(offset < FH_GRANULE && (uint32_t)offset * reciprocal < reciprocal && size <= usable &&
+                  size >= usable / 2))
+        return block;
     return fh_realloc_slow(block, size);
 }
 

@@ -148,7 +148,7 @@ static FH_COLD void free_nothing(void *p)
         return;
     }
     const struct fh_run *granule = fh_window_run(&fh_pages_main.window, p);
-    if (granule != NULL && fh_run_index(&fh_pages_main, granule) >= fh_pages_main.first &&
+    if (fh_pages_contain(&fh_pages_main, p) && fh_run_index(&fh_pages_main, granule) >= fh_pages_main.first &&
         fh_run_index(&fh_pages_main, granule) < fh_pages_main.top) {
         fh_report("double-free", p, "in memory that is free already");
         return;
@@ -228,7 +228,11 @@ void fh_free_slow(void *block)
         return;
     }
     uintptr_t me = fh_thread_pointer();
-    if (atomic_load_explicit(&run->owner, memory_order_relaxed) == me) {
+    if (fh_run_is_mine(run)) {
+        if (run->local == block) {
+            fh_report("double-free", block, "the block was the last one freed");
+            return;
+        }
         fh_set_next(block, run->local);
         run->local = block;
         if (--run->countdown == 0)

@@ -7,8 +7,8 @@
  * Who may touch what in a thread's heap:
  *   bins             the thread, at any time, without a lock (the fast path pops them).
  *   run->local, run->countdown
- *                    the thread whose pointer is in run->owner, without a lock; when it is FH_OWNER_LOCKED, the decay
- *                    helper (decay.c); when 0, whoever holds `lock`.
+ *                    the thread that run->key names, without a lock; when it names nobody, whoever holds `lock` (the
+ *                    decay helper too, decay.c).
  *   queues, lists of runs, other fields of runs
  *                    whoever holds `lock`. The thread itself holds it in its slow path too, but for the quick refill, which
  *                    touches only the bin and its current run.
@@ -224,6 +224,12 @@ FH_INLINE size_t fh_run_usable(const struct fh_run *run)
 {
     size_t size = run->kind == FH_RUN_LARGE ? run->large_bytes : run->block_size;
     return FH_LIKELY(run->heap == NULL) ? size : size - run->heap->options.canary_bytes;
+}
+
+/* May the calling thread free to it without asking? */
+FH_INLINE bool fh_run_is_mine(const struct fh_run *run)
+{
+    return fh_run_offset(run, (const void *)run->base, fh_thread_pointer()) == 0;
 }
 
 FH_INLINE void *fh_next(const void *block)

@@ -227,7 +227,7 @@ FH_INLINE void *refill_quick(struct fh_heap *heap, struct fh_bin *bin)
     if (run == NULL)
         return NULL;
     void *block = run->local;
-    if (block == NULL || atomic_load_explicit(&run->owner, memory_order_relaxed) != fh_thread_pointer() ||
+    if (block == NULL || !fh_run_is_mine(run) ||
         atomic_load_explicit(&heap->depth, memory_order_relaxed) != 0)
         return NULL;
     struct fh_class_queue *queue = &heap->queues[bin - heap->bins];

@@ -162,7 +162,8 @@ void fh_run_set_owner(struct fh_heap *heap, struct fh_run *run)
 {
     bool is_slow = (heap->modes & (FH_HEAP_SHARED | FH_HEAP_OBSERVED | FH_HEAP_CHECKED)) != 0;
     uintptr_t thread = atomic_load_explicit(&heap->thread, memory_order_relaxed);
-    atomic_store_explicit(&run->owner, is_slow ? 0 : thread, memory_order_release);
+    atomic_store_explicit(&run->key, is_slow || thread == 0 ? FH_KEY_NOBODY : fh_run_key(thread, run->base),
+                          memory_order_release);
 }
 
 /* ---- making and ending runs ---------------------------------------------------------------------------------------- */
@@ -219,7 +220,7 @@ struct fh_run *fh_run_new(struct fh_heap *heap, unsigned class_index)
         if (run->class_index == class_index)
             return run;
         heap->queues[run->class_index].runs--;
-        atomic_store_explicit(&run->owner, 0, memory_order_relaxed);
+        atomic_store_explicit(&run->key, FH_KEY_NOBODY, memory_order_relaxed);
     } else {
         if (heap->options.limit != 0 &&
             (heap->run_granules + granules) << FH_GRANULE_SHIFT > heap->options.limit)
@@ -240,7 +241,7 @@ void fh_run_release(struct fh_heap *heap, struct fh_run *run)
 {
     heap->queues[run->class_index].runs--;
     heap->run_granules -= run->span;
-    atomic_store_explicit(&run->owner, 0, memory_order_relaxed);
+    atomic_store_explicit(&run->key, FH_KEY_NOBODY, memory_order_relaxed);
     fh_all_unlink(heap, run);
     spread_dirty(heap->pages, run);
     fh_pages_free(heap->pages, run);

@@ -23,6 +23,7 @@ struct fh_span_bins {
 
 struct fh_pages {
     struct fh_window window;
+    uintptr_t base;       /* address of granule 0; the headers begin here */
     const struct fh_source *source;
     struct fh_lock lock;  /* all that follows, and the headers of free spans; floor FH_FLOOR_PAGES */
     uint32_t first;       /* first granule behind the headers */
@@ -30,7 +31,6 @@ struct fh_pages {
     uint32_t committed;   /* granules below may be touched */
     uint32_t limit;       /* granules in the window */
     uint32_t chunk;       /* granules committed at a time */
-    size_t headers_committed; /* bytes of the header array that may be written */
     size_t reserved_bytes;
     size_t used;          /* granules in runs */
     struct fh_span_bins clean, dirty;
@@ -76,17 +76,24 @@ int fh_pages_check(struct fh_pages *pages);
 
 FH_INLINE uint32_t fh_run_index(const struct fh_pages *pages, const struct fh_run *run)
 {
-    return (uint32_t)(((uintptr_t)run - pages->window.base) >> FH_RUN_SHIFT);
+    size_t slot = (uintptr_t)run - pages->window.headers - (pages->base >> FH_GRANULE_SHIFT << FH_RUN_SHIFT);
+    return (uint32_t)((slot & pages->window.mask) >> FH_RUN_SHIFT);
 }
 
 FH_INLINE struct fh_run *fh_run_at(const struct fh_pages *pages, uint32_t index)
 {
-    return (struct fh_run *)(pages->window.base + ((uintptr_t)index << FH_RUN_SHIFT));
+    size_t slot = ((pages->base >> FH_GRANULE_SHIFT) + index) << FH_RUN_SHIFT;
+    return (struct fh_run *)(pages->window.headers + (slot & pages->window.mask));
 }
 
 FH_INLINE void *fh_run_address(const struct fh_pages *pages, const struct fh_run *run)
 {
-    return (void *)(pages->window.base + ((uintptr_t)fh_run_index(pages, run) << FH_GRANULE_SHIFT));
+    return (void *)(pages->base + ((uintptr_t)fh_run_index(pages, run) << FH_GRANULE_SHIFT));
+}
+
+FH_INLINE bool fh_pages_contain(const struct fh_pages *pages, const void *address)
+{
+    return (uintptr_t)address - pages->base < (uintptr_t)pages->limit << FH_GRANULE_SHIFT;
 }
 
 /* Memory for metadata, never freed, zero, 64-byte aligned; NULL when there is none. Takes FH_FLOOR_META. */

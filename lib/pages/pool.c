@@ -179,8 +179,8 @@ static void span_cut(struct fh_pages *pages, uint32_t span_index, uint32_t index
 /* First granule ≥ index that is aligned in the address space. */
 static uint32_t aligned_index(const struct fh_pages *pages, uint32_t index, size_t align)
 {
-    uintptr_t number = (pages->window.base >> FH_GRANULE_SHIFT) + index;
-    return (uint32_t)(fh_align_up(number, align) - (pages->window.base >> FH_GRANULE_SHIFT));
+    uintptr_t number = (pages->base >> FH_GRANULE_SHIFT) + index;
+    return (uint32_t)(fh_align_up(number, align) - (pages->base >> FH_GRANULE_SHIFT));
 }
 
 static bool span_fits(const struct fh_pages *pages, uint32_t index, size_t want, size_t align)
@@ -221,25 +221,25 @@ static uint32_t take_from(struct fh_pages *pages, struct fh_span_bins *bins, siz
 
 /* ---- growing ------------------------------------------------------------------------------------------------- */
 
-static int commit_headers(struct fh_pages *pages, uint32_t granules)
+/* Makes the headers of granules [from, until) writable. They lie in one row, or in two when the array's end is between. */
+static int commit_headers(struct fh_pages *pages, uint32_t from, uint32_t until)
 {
-    size_t need = fh_align_up((size_t)granules << FH_RUN_SHIFT, fh_os_page_size);
-    if (need <= pages->headers_committed)
-        return 0;
-    int error = pages->source->commit(pages->source->self,
-                                      (void *)(pages->window.base + pages->headers_committed),
-                                      need - pages->headers_committed);
-    if (error == 0)
-        pages->headers_committed = need;
-    return error;
+    uintptr_t begin = (uintptr_t)fh_run_at(pages, from), end = (uintptr_t)fh_run_at(pages, until - 1) + sizeof(struct fh_run);
+    if (end <= begin) {
+        uint32_t wrap = from + (uint32_t)((pages->window.headers + pages->window.mask + sizeof(struct fh_run) - begin) >> FH_RUN_SHIFT);
+        int error = commit_headers(pages, from, wrap);
+        return error != 0 ? error : commit_headers(pages, wrap, until);
+    }
+    begin = fh_align_down(begin, fh_os_page_size);
+    return pages->source->commit(pages->source->self, (void *)begin, fh_align_up(end, fh_os_page_size) - begin);
 }
 
 static int commit_granules(struct fh_pages *pages, uint32_t until)
 {
-    int error = commit_headers(pages, until);
+    int error = commit_headers(pages, pages->committed, until);
     if (error != 0)
         return error;
-    uintptr_t at = pages->window.base + ((uintptr_t)pages->committed << FH_GRANULE_SHIFT);
+    uintptr_t at = pages->base + ((uintptr_t)pages->committed << FH_GRANULE_SHIFT);
     error = pages->source->commit(pages->source->self, (void *)at,
                                   (size_t)(until - pages->committed) << FH_GRANULE_SHIFT);
     if (error == 0)
@@ -335,7 +335,8 @@ static void run_tag(struct fh_pages *pages, uint32_t index, size_t granules)
     for (uint32_t i = index + 1; i < index + granules; i = next_tagged(index, i, granules)) {
         struct fh_run *rest = fh_run_at(pages, i);
         rest->head = index;
-        rest->owner = 0;
+        rest->reciprocal = 0;
+        atomic_store_explicit(&rest->key, FH_KEY_NOBODY, memory_order_relaxed);
         rest->kind = FH_RUN_REST;
     }
     fh_run_at(pages, index)->span = (uint32_t)granules;
@@ -380,7 +381,8 @@ static void free_granules(struct fh_pages *pages, uint32_t index, uint32_t granu
     uint8_t kind = FH_RUN_CLEAN;
     for (uint32_t i = index; i < index + granules; i = next_tagged(index, i, granules)) {
         struct fh_run *run = fh_run_at(pages, i);
-        run->owner = 0;
+        run->reciprocal = 0;
+        atomic_store_explicit(&run->key, FH_KEY_NOBODY, memory_order_relaxed);
         run->heap = NULL;
         run->manager = NULL;
         run->flags = 0;
@@ -499,9 +501,9 @@ static struct fh_lock registry_lock = FH_LOCK_INIT;
 
 struct fh_run *fh_pages_find_in(const struct fh_pages *pages, const void *address)
 {
-    struct fh_run *run = fh_window_run(&pages->window, address);
-    if (run == NULL)
+    if (!fh_pages_contain(pages, address))
         return NULL;
+    struct fh_run *run = fh_window_run(&pages->window, address);
     uint32_t index = fh_run_index(pages, run);
     if (run->kind == FH_RUN_NONE) /* perhaps inside a huge run: those are tagged sparsely */
         run = fh_run_at(pages, (uint32_t)fh_align_down(index, FH_HUGE_SPAN));
@@ -546,8 +548,13 @@ int fh_pages_open(struct fh_pages *pages, const struct fh_source *source, size_t
     pages->limit = (uint32_t)(bytes >> FH_GRANULE_SHIFT);
     pages->chunk = COMMIT_CHUNK;
     pages->reserved_bytes = bytes;
-    pages->window.base = base;
-    size_t headers = fh_align_up((size_t)pages->limit << FH_RUN_SHIFT, fh_os_page_size);
+    pages->base = base;
+    size_t slots = fh_pow2_ceil(pages->limit) << FH_RUN_SHIFT;
+    size_t headers = fh_align_up(slots, fh_os_page_size);
+    if (headers >= bytes) {
+        source->release(source->self, (void *)base, bytes);
+        return -ENOMEM;
+    }
     int error = source->commit(source->self, (void *)base, headers);
     if (error != 0) {
         source->release(source->self, (void *)base, bytes);
@@ -555,8 +562,8 @@ int fh_pages_open(struct fh_pages *pages, const struct fh_source *source, size_t
     }
     if (!(source->capabilities & FH_SOURCE_ZEROED))
         memset((void *)base, 0, headers);
-    pages->headers_committed = headers;
-    pages->window.header_bytes = (size_t)pages->limit << FH_RUN_SHIFT;
+    pages->window.headers = base;
+    pages->window.mask = slots - sizeof(struct fh_run);
     pages->first = pages->top = pages->committed =
         (uint32_t)(fh_align_up(headers, FH_GRANULE) >> FH_GRANULE_SHIFT);
     fh_locks_register(&registry_lock, FH_FLOOR_META);
@@ -578,7 +585,7 @@ void fh_pages_close(struct fh_pages *pages)
     atomic_store_explicit(link, atomic_load_explicit(&pages->next_pool, memory_order_relaxed),
                           memory_order_release);
     fh_lock_release(&registry_lock);
-    pages->source->release(pages->source->self, (void *)pages->window.base, pages->reserved_bytes);
+    pages->source->release(pages->source->self, (void *)pages->base, pages->reserved_bytes);
 }
 
 /* ---- check --------------------------------------------------------------------------------------------------- */

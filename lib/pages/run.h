@@ -4,14 +4,20 @@
  * Words. A *granule* is 64 KiB of address space, aligned; a *run* is one or more adjacent granules that serve
  * one purpose: blocks of one size, one large block, or nothing yet. The *window* is one contiguous range of
  * address space that holds all granules of a page pool. The headers of its granules lie at the window's
- * start, one array of 128-byte entries, entry i for granule i (those that cover the array itself stay zero):
+ * start, one array of n 128-byte entries, n a power of two:
  *
- *     base                            base + i * 64 KiB
- *     | headers[0..n) | granule k | … | granule i | …        header of any p: base + (p - base) / 64 KiB * 128
+ *     base                        base + i * 64 KiB
+ *     | headers | granule k | … | granule i | …            header of any p: headers[(p / 64 KiB) mod n]
  *
- * So any address is resolved to its header by a subtraction, a shift and a comparison, without reading
- * memory that might not be there: an address outside the window is foreign, and the whole array can be read (what
- * was never written is the kernel's zero page). A header of all zeroes is a granule that nobody uses.
+ * So every address there can be, foreign ones too, leads to a header by a shift and a mask, without reading memory
+ * that might not be there (the whole array can be read; what was never written is the kernel's zero page). Whether
+ * the header is really that of p is told by its key.
+ *
+ * The key. run->key = thread pointer of the owner − address of the granule. For p in the granule and the
+ * owner's thread pointer t, p + key − t is the offset of p in the granule, less than 64 KiB; for any other p and for any other
+ * thread it is 64 KiB or more (no two thread pointers and no two granules are that near). One addition and
+ * one subtraction answer three questions: is it ours, is it this thread's, where in the granule is it. A run that nobody may
+ * free to without asking has a key that no address fits.
  *
  * Metadata is out of line: no header is next to a block, so an overflow can't reach one.
  *
@@ -55,9 +61,9 @@ struct fh_owner;
 
 struct fh_run {
     /* -- the owner's line ------------------------------------------------------------------------------- */
-    /* Thread pointer of the thread that may free without asking; 0 or FH_OWNER_LOCKED: everybody takes the slow
-     * path. Relaxed atomic: written by the owner, or by others under the heap's lock (hand-over protocol). */
-    _Atomic uintptr_t owner;
+    /* Says which thread may free without asking; see above, fh_run_key(). Relaxed atomic: written by the owner, or by others under the
+     * heap's lock (hand-over protocol, heap/decay.c). */
+    _Atomic uintptr_t key;
     uint32_t reciprocal;  /* ceil(2^32 / block_size): off is a multiple iff (uint32_t)(off * reciprocal) < reciprocal.
                            * 0 in runs of several granules: nothing passes, the slow path divides */
     uint32_t countdown;   /* frees until the slow path must look; used = used_floor + countdown */
@@ -101,8 +107,8 @@ enum fh_run_flag {
     FH_RUN_ZERO = 1 << 2,     /* LARGE: pages read as zero (fresh from the kernel) */
 };
 
-/* No thread's thread pointer: a run lent to the decay helper. */
-#define FH_OWNER_LOCKED ((uintptr_t)1)
+/* The key of a run whose frees all take the slow path: shared, lent to the decay helper, observed, of several granules. */
+#define FH_KEY_NOBODY ((uintptr_t)1 << 62)
 
 /* Address to block, for who has only an address: reports, leak scan, sweep, collectors. */
 struct fh_block;
@@ -112,24 +118,41 @@ struct fh_owner {
     bool (*resolve)(const struct fh_run *run, uintptr_t address, struct fh_block *out);
 };
 
-/* What the fast paths need to know of the window; a copy per library, so that it is reached without the GOT. */
+/* What the fast paths need to know of the window; a copy per library, so that it is reached without the GOT. Before there is a
+ * window: a header of zeroes, and mask 0. `mask` is written last and read first. */
 struct fh_window {
-    uintptr_t base;
-    size_t header_bytes; /* granules << FH_RUN_SHIFT; 0 until there is a window: everything is foreign */
+    uintptr_t headers;
+    size_t mask; /* (n - 1) << FH_RUN_SHIFT */
 };
 
-/* Header of the granule of p; NULL when p is outside the window. Never reads p. */
+/* Distance of p's header from the first. */
+FH_INLINE size_t fh_window_slot(const struct fh_window *window, const void *p)
+{
+    return ((uintptr_t)p >> (FH_GRANULE_SHIFT - FH_RUN_SHIFT)) & window->mask;
+}
+
+/* The header that p leads to; p's own only if p lies in the window. */
 FH_INLINE struct fh_run *fh_window_run(const struct fh_window *window, const void *p)
 {
-    size_t header = (((uintptr_t)p - window->base) >> (FH_GRANULE_SHIFT - FH_RUN_SHIFT)) &
-                    ~(((size_t)1 << FH_RUN_SHIFT) - 1);
-    return FH_LIKELY(header < window->header_bytes) ? (struct fh_run *)(window->base + header) : NULL;
+    return (struct fh_run *)(window->headers + fh_window_slot(window, p));
 }
 
 /* Blocks handed out, those in a bin's active list included. */
 FH_INLINE uint32_t fh_run_used(const struct fh_run *run)
 {
     return run->used_floor + run->countdown;
+}
+
+/* The key by which `thread` may free to the run at `granule` (its first granule's address). */
+FH_INLINE uintptr_t fh_run_key(uintptr_t thread, uintptr_t granule)
+{
+    return thread - granule;
+}
+
+/* Offset of p in the run's first granule when `thread` may free there without asking; else 64 KiB or more. */
+FH_INLINE uintptr_t fh_run_offset(const struct fh_run *run, const void *p, uintptr_t thread)
+{
+    return (uintptr_t)p + atomic_load_explicit(&run->key, memory_order_relaxed) - thread;
 }
 
 #endif

@@ -30,7 +30,9 @@
 #define CHUNK          64u /* granules: 4 MiB a commit */
 #define META_CHUNK     ((size_t)64 << 10)
 
-struct fh_pages fh_pages_main;
+/* Before there is a window every address leads to a header that nobody owns. */
+static struct fh_run nobody;
+struct fh_pages fh_pages_main = {.window = {.headers = (uintptr_t)&nobody}};
 
 /* ---- the window's source ------------------------------------------------------------------------------------- */
 
@@ -39,7 +41,7 @@ static bool is_reserved;
 static int window_commit(void *self, void *addr, size_t bytes)
 {
     (void)self;
-    if (is_reserved || (uintptr_t)addr - fh_pages_main.window.base < fh_pages_main.window.header_bytes)
+    if (is_reserved || (uintptr_t)addr - fh_pages_main.window.headers <= fh_pages_main.window.mask)
         return fh_os_commit(addr, bytes);
     if (fh_os_map_at(addr, bytes) != NULL)
         return 0;
@@ -112,7 +114,7 @@ static uintptr_t plan_window(size_t window)
 int fh_pages_start(void)
 {
     struct fh_pages *pages = &fh_pages_main;
-    if (pages->window.header_bytes != 0)
+    if (pages->limit != 0)
         return 0;
     size_t limit = fh_os_limit_address_space();
     size_t window = fh_min(fh_max(fh_pow2_ceil(fh_os_ram_bytes()) * 8, WINDOW_MIN), WINDOW_MAX);
@@ -142,9 +144,9 @@ int fh_pages_start(void)
     pages->reserved_bytes = is_reserved ? window : header_area(window);
     pages->first = pages->top = pages->committed =
         (uint32_t)(fh_align_up(header_area(window), PLACE_ALIGN) >> FH_GRANULE_SHIFT);
-    pages->headers_committed = fh_align_down((size_t)pages->first << FH_RUN_SHIFT, fh_os_page_size);
-    pages->window.base = base;
-    pages->window.header_bytes = (size_t)pages->limit << FH_RUN_SHIFT;
+    pages->base = base;
+    pages->window.headers = base;
+    pages->window.mask = header_area(window) - sizeof(struct fh_run);
     fh_os_advise_huge((void *)base, header_area(window), FH_OS_HUGE_NO);
     fh_locks_register(&pages->lock, FH_FLOOR_PAGES);
     return 0;

@@ -22,15 +22,16 @@ static void free_miss(void *block);
 #define ENTRY FH_PUBLIC
 
 /* Our copy of the window: empty until the first free that misses, then as libfreehold's. */
-static struct fh_window window;
+static struct fh_run nobody;
+static struct fh_window window = {.headers = (uintptr_t)&nobody};
 
 static FH_NOINLINE void free_miss(void *block)
 {
-    if (FH_UNLIKELY(window.header_bytes == 0)) {
+    if (FH_UNLIKELY(window.mask == 0)) {
         struct fh_window now = fh_window_now();
-        window.base = now.base;
-        /* The bound last: with the old one (0) nothing is looked up. */
-        __atomic_store_n(&window.header_bytes, now.header_bytes, __ATOMIC_RELEASE);
+        window.headers = now.headers;
+        /* The mask last: with the old one (0) every address leads to the first header, and fits no key. */
+        __atomic_store_n(&window.mask, now.mask, __ATOMIC_RELEASE);
     }
     fh_free_slow(block);
 }
