@@ -108,12 +108,12 @@ struct figure figure_duration(uint64_t ns)
 {
     struct figure figure;
     const double seconds = (double)ns / 1e9;
-    if (seconds >= 3600) {
-        snprintf(figure.text, sizeof(figure.text), "%.0f h %02.0f min",
-                 (double)(ns / 3600000000000U), (double)(ns / 60000000000U % 60));
-    } else if (seconds >= 60) {
-        snprintf(figure.text, sizeof(figure.text), "%.0f min %02.0f s", (double)(ns / 60000000000U),
-                 (double)(ns / 1000000000U % 60));
+    const unsigned long long minutes = ns / 60000000000U;
+    if (minutes >= 60) {
+        snprintf(figure.text, sizeof(figure.text), "%llu h %02llu min", minutes / 60, minutes % 60);
+    } else if (minutes > 0) {
+        snprintf(figure.text, sizeof(figure.text), "%llu min %02llu s", minutes,
+                 (unsigned long long)ns / 1000000000U % 60);
     } else if (seconds >= 1) {
         snprintf(figure.text, sizeof(figure.text), "%.*f s", decimals(seconds), seconds);
     } else {
