@@ -18,7 +18,7 @@
  *
  * Stops: when the program stops (by whatever signal), we stop by the same signal, so that the shell
  * sees the job stopped and why. SIGCONT starts us again, and is passed on unless the group's own
- * has already continued the program. If SIGCONT arrives between the program's stop and ours it is
+ * has continued the program already, or does within a moment. If SIGCONT arrives between the program's stop and ours it is
  * pending then, and we do not stop.
  *
  * The end: the program's status becomes ours; if a signal killed it, we die by that one, without a
@@ -129,11 +129,19 @@ static void stop_like(int signal)
     sigaction(signal, &before, NULL);
 }
 
+/* The program as it is known to be. */
+struct job {
+    struct outcome *outcome;
+    bool is_stopped;
+    bool was_continued; /* by somebody else, since the last SIGCONT that reached us */
+    bool we_continued;  /* the kernel's news of that is still to come */
+};
+
 /* Takes all news of the program; true when it has ended. */
-static bool has_ended(struct outcome *outcome, bool *was_continued)
+static bool has_ended(struct job *job)
 {
+    struct outcome *outcome = job->outcome;
     int status;
-    *was_continued = false;
     for (;;) {
         const pid_t got =
             wait4(outcome->pid, &status, WNOHANG | WUNTRACED | WCONTINUED, &outcome->usage);
@@ -144,8 +152,13 @@ static bool has_ended(struct outcome *outcome, bool *was_continued)
             return false;
         }
         if (WIFCONTINUED(status)) {
-            *was_continued = true;
+            job->was_continued = !job->we_continued;
+            job->we_continued = false;
+            job->is_stopped = false;
         } else if (WIFSTOPPED(status)) {
+            job->was_continued = false;
+            job->we_continued = false;
+            job->is_stopped = true;
             stop_like(WSTOPSIG(status));
         } else {
             outcome->wait_status = status;
@@ -154,23 +167,44 @@ static bool has_ended(struct outcome *outcome, bool *was_continued)
     }
 }
 
+/* Answers a SIGCONT that reached us; true when the program has ended meanwhile. */
+static bool pass_on_continue(struct job *job, const siginfo_t *info)
+{
+    /* A signal to the group reaches us first, and the program within microseconds unless the
+     * machine is full. */
+    static const struct timespec grace = {.tv_nsec = 20000000};
+    sigset_t news;
+    sigemptyset(&news);
+    sigaddset(&news, SIGCHLD);
+    if (job->is_stopped) {
+        sigtimedwait(&news, NULL, &grace);
+    }
+    if (has_ended(job)) {
+        return true;
+    }
+    if (job->was_continued) {
+        job->was_continued = false;
+        return false;
+    }
+    job->we_continued = job->is_stopped;
+    job->is_stopped = false;
+    pass_on(job->outcome->pid, info);
+    return false;
+}
+
 static void wait_for_end(const sigset_t *all, struct outcome *outcome)
 {
-    bool was_continued;
-    while (!has_ended(outcome, &was_continued)) {
+    struct job job = {.outcome = outcome};
+    while (!has_ended(&job)) {
         siginfo_t info;
         if (sigwaitinfo(all, &info) < 0 || info.si_signo == SIGCHLD || came_from_terminal(&info)) {
             continue;
         }
-        if (info.si_signo == SIGCONT) {
-            if (has_ended(outcome, &was_continued)) {
-                return;
-            }
-            if (was_continued) {
-                continue;
-            }
+        if (info.si_signo != SIGCONT) {
+            pass_on(outcome->pid, &info);
+        } else if (pass_on_continue(&job, &info)) {
+            return;
         }
-        pass_on(outcome->pid, &info);
     }
 }
 
