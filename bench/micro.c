@@ -33,7 +33,7 @@ static void run_pair(uint64_t count)
 static void run_pair8(uint64_t count)
 {
     static void *ring[8];
-    for (uint64_t i = 0; i < count; i++) {
+    for (uint64_t i = count; i != 0; i--) {
         void **slot = &ring[i & 7];
         free(*slot);
         *slot = malloc(64);
