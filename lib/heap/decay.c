@@ -281,7 +281,11 @@ static void helper_main(void *unused)
             fh_os_sleep_ns(tick < 5000000 ? 5000000 : tick > pause ? tick : pause);
             uint64_t begin = fh_os_now_ns();
             idle = work() ? 0 : idle + 1;
-            pause = (fh_os_now_ns() - begin) * 50; /* at most 2 % of a core */
+            /* At most 2 % of a core, but never later than one decay period: giving back 300 MiB takes 0.1 s, and what
+             * is freed right after it must not wait five seconds for that. */
+            pause = (fh_os_now_ns() - begin) * 50;
+            uint64_t period = (uint64_t)decay_ms * 1000000;
+            pause = pause < period ? pause : period;
         } else {
             idle = IDLE_TICKS;
         }
