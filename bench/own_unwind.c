@@ -5,7 +5,8 @@
  * stack that changes between captures (one of 16 chains of different functions, chosen at random:
  * neither the last walk nor the branch predictor knows it all). Walkers: ours as it is, ours
  * without the recognition of the last walk, glibc's backtrace(), and libunwind's unw_backtrace()
- * when its library is installed. Least and median of 9 rounds.
+ * when its library is installed. Least and median of 51 rounds of 2,000
+ * captures: short, because what else runs on a machine comes in slices of milliseconds.
  */
 #define _GNU_SOURCE 1 /* dlopen's RTLD_LOCAL with execinfo */
 
@@ -19,7 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { FRAMES = 20, ROUNDS = 9, FRAMES_MAX = 64, WIDTH = 2 };
+enum { FRAMES = 20, ROUNDS = 51, CAPTURES = 2000, FRAMES_MAX = 64, WIDTH = 2 };
 
 static struct fh_stack_cache cache;
 static uintptr_t frames[FRAMES_MAX];
@@ -46,8 +47,7 @@ static size_t by_libunwind(void)
     return (size_t)unw_backtrace((void **)frames, FRAMES);
 }
 
-/* ---- The chains
- * ------------------------------------------------------------------------------------------ */
+/* ---- The chains ----------------------------------------------------------------------------- */
 
 static size_t (*walker)(void);
 static unsigned path; /* one bit a level: which of two functions is called */
@@ -107,8 +107,7 @@ static __attribute__((noinline)) void bottom(void)
 CHAIN(with, )
 CHAIN(without, WITHOUT_FP)
 
-/* ---- Measuring
- * ------------------------------------------------------------------------------------------- */
+/* ---- Measuring ------------------------------------------------------------------------------ */
 
 static int compare_doubles(const void *a, const void *b)
 {
@@ -116,46 +115,56 @@ static int compare_doubles(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* One round: the same stack many times, or changing stacks a few times each. */
-static double round_ns(void (*top)(void), bool is_changing, size_t captures)
+static size_t by_nobody(void)
+{
+    return 0;
+}
+
+/* Nanoseconds of `captures` captures, the cost of measuring included. */
+static double run_ns(size_t (*walk)(void), void (*top)(void), bool is_changing, size_t captures)
 {
     struct fh_random random = {42};
+    walker = walk;
     size_t chains = is_changing ? captures / WIDTH : 1;
     repeats = captures / chains;
     elapsed = 0;
-    uint64_t clock = fh_os_now_ns();
-    for (int i = 0; i < 1000; i++)
-        sink = fh_os_now_ns();
-    double clock_ns = (double)(fh_os_now_ns() - clock) / 1000;
     for (size_t i = 0; i < chains; i++) {
-        /* 16 stacks that differ from level 4 on inwards or outwards. */
+        /* 16 stacks, of 40 functions. */
         path = is_changing ? fh_random_below(&random, 16) * 0x8421u : 0;
         top();
     }
-    double total = (double)elapsed - clock_ns * (double)chains;
-    return total / (double)captures;
+    return (double)elapsed;
 }
 
-static void measure(const char *name, size_t (*walk)(void), void (*top)(void), bool is_changing,
-                    size_t captures)
+/* Least and median of the rounds, for one capture. */
+static void measure_rounds(size_t (*walk)(void), void (*top)(void), bool is_changing, double *least,
+                           double *median)
 {
     double rounds[ROUNDS];
-    walker = walk;
-    round_ns(top, is_changing, captures / 4);
+    run_ns(walk, top, is_changing, CAPTURES);
     for (int i = 0; i < ROUNDS; i++)
-        rounds[i] = round_ns(top, is_changing, captures);
+        rounds[i] = run_ns(walk, top, is_changing, CAPTURES) / CAPTURES;
     qsort(rounds, ROUNDS, sizeof(rounds[0]), compare_doubles);
-    printf("%-36s %10.1f %10.1f\n", name, rounds[0], rounds[ROUNDS / 2]);
+    *least = rounds[0];
+    *median = rounds[ROUNDS / 2];
+}
+
+static void measure(const char *name, size_t (*walk)(void), void (*top)(void), bool is_changing)
+{
+    double least, median, empty_least, empty_median;
+    measure_rounds(by_nobody, top, is_changing, &empty_least, &empty_median);
+    measure_rounds(walk, top, is_changing, &least, &median);
+    printf("%-36s %10.1f %10.1f\n", name, least - empty_least, median - empty_median);
 }
 
 static void measure_all(const char *title, void (*top)(void), bool is_changing)
 {
     printf("\n%-36s %10s %10s\n", title, "least ns", "median ns");
-    measure("  freehold", by_ours, top, is_changing, 100000);
-    measure("  freehold, last walk forgotten", by_ours_afresh, top, is_changing, 100000);
+    measure("  freehold", by_ours, top, is_changing);
+    measure("  freehold, last walk forgotten", by_ours_afresh, top, is_changing);
     if (unw_backtrace != NULL)
-        measure("  libunwind unw_backtrace", by_libunwind, top, is_changing, 10000);
-    measure("  glibc backtrace", by_glibc, top, is_changing, 2000);
+        measure("  libunwind unw_backtrace", by_libunwind, top, is_changing);
+    measure("  glibc backtrace", by_glibc, top, is_changing);
 }
 
 int main(void)

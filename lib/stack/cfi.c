@@ -280,8 +280,7 @@ bool fh_cfi_find(const struct fh_cfi_image *image, uintptr_t pc, struct fh_cfi_f
            pc < fn->end;
 }
 
-/* ---- Running a function's program
- * ------------------------------------------------------------------------ */
+/* ---- Running a function's program ----------------------------------------------------------- */
 
 /* The instructions: the two high bits are an opcode of their own, or the whole byte is. */
 enum {
@@ -519,8 +518,7 @@ bool fh_cfi_next(struct fh_cfi_run *run)
     }
 }
 
-/* ---- Pressing a row into a rule
- * -------------------------------------------------------------------------- */
+/* ---- Pressing a row into a rule ------------------------------------------------------------- */
 
 enum { OP_BREG_RBP = 0x76, OP_BREG_RSP = 0x77, OP_DEREF = 0x06, SLOT_MAX = 255 };
 #define OFFSET_MAX ((int64_t)((1u << 21) - 1) * 8)
@@ -596,8 +594,7 @@ uint32_t fh_cfi_rule_at(uint32_t rule, uintptr_t pc)
     return FH_RULE(FH_RULE_RSP, 0, (pc & 15) >= fh_rule_offset(rule) / 8 ? 16 : 8);
 }
 
-/* ---- Expressions
- * ----------------------------------------------------------------------------------------- */
+/* ---- Expressions ---------------------------------------------------------------------------- */
 
 enum { STACK_DEPTH = 32, STEPS_MAX = 256 };
 

@@ -44,8 +44,7 @@ static size_t phase_of(uint64_t state)
     return state & ((1 << PHASE_BITS) - 1);
 }
 
-/* ---- What the loader knows
- * ------------------------------------------------------------------------------- */
+/* ---- What the loader knows ------------------------------------------------------------------ */
 
 static bool has_loader_index(void)
 {
@@ -120,8 +119,7 @@ void fh_module_read_list(void)
     atomic_store_explicit(&modules.list, list, memory_order_release); /* pairs with find_in_list */
 }
 
-/* ---- Reading a module's headers
- * -------------------------------------------------------------------------- */
+/* ---- Reading a module's headers ------------------------------------------------------------- */
 
 struct layout {
     bool is_elf;
@@ -227,8 +225,7 @@ static bool is_permanent(const struct fh_module_place *place, const struct layou
            starts_with(name, "linux-vdso");
 }
 
-/* ---- Chunks
- * ---------------------------------------------------------------------------------------------- */
+/* ---- Chunks --------------------------------------------------------------------------------- */
 
 static uint32_t rule_from_description(const struct fh_cfi_image *image, uintptr_t addr)
 {
@@ -364,9 +361,7 @@ static uint32_t rule_from_chunk(const struct fh_chunk *chunk, size_t offset)
     return chunk->rules[low];
 }
 
-/* ---- Slots
- * -----------------------------------------------------------------------------------------------
- */
+/* ---- Slots ---------------------------------------------------------------------------------- */
 
 /* The seq_cst of readers and of the retiring exchange order a reader's look at a slot against the
  * collector's look at `readers`: one of the two sees the other. */
@@ -548,8 +543,7 @@ bool fh_module_is_current(uint32_t ref, uintptr_t addr)
            atomic_load_explicit(&module->state, memory_order_seq_cst) == state;
 }
 
-/* ---- The question
- * ---------------------------------------------------------------------------------------- */
+/* ---- The question --------------------------------------------------------------------------- */
 
 /* Code that returns from a signal without saying so in .eh_frame: `mov $15,%rax; syscall`. */
 static bool is_signal_return(const struct fh_module *module, uintptr_t addr)

@@ -30,12 +30,18 @@ struct fh_stack_region {
 };
 
 enum {
-    FH_STACK_CACHE_RULES = 512,  /* direct-mapped: programs sample a few hundred call sites */
-    FH_STACK_CACHE_FRAMES = 120, /* frames of the last walk that can be recognised */
+    FH_STACK_CACHE_RULES = 512,  /* programs sample a few hundred call sites */
+    FH_STACK_CACHE_FRAMES = 100, /* frames of the last walk that can be recognised */
+};
+
+/* Where a walk stood: a frame, the stack and frame pointers of its function at that place, and the
+ * address from which that frame pointer was read (0: it was the callee's). */
+struct fh_stack_state {
+    uintptr_t frame, sp, fp, saved;
 };
 
 /*
- * What one thread remembers between captures. The caller owns the memory (sizeof is about 12 KiB)
+ * What one thread remembers between captures. The caller owns the memory (sizeof is about 14 KiB)
  * and zeroes it once; zero is the empty cache. Only one thread uses it at a time, but a signal
  * handler may use the cache of the thread that it interrupts: is_busy then sends it the long way
  * round.
@@ -51,13 +57,10 @@ struct fh_stack_cache {
         uint64_t
             rule; /* low half: cfi.h's rule; high half: the module it was valid for, 0: for ever */
     } rules[FH_STACK_CACHE_RULES];
-    /* The last complete walk, outermost frame first: with the same stack pointer, frame pointer and
-     * return address the rest of a walk is the same as long as the words it read are. */
-    struct {
-        uintptr_t frame, sp, fp;
-        uintptr_t saved; /* where the caller's frame pointer was read, 0 when it was not saved */
-    } last[FH_STACK_CACHE_FRAMES];
+    /* The last walk, innermost state first, and the one that is being made; see walk.c. */
+    struct fh_stack_state walks[2][FH_STACK_CACHE_FRAMES + 1];
     size_t last_len;
+    unsigned last; /* which of the two */
 };
 
 /* Reads the list of loaded modules where the C library has no _dl_find_object (glibc < 2.35), and
@@ -92,9 +95,7 @@ struct fh_stack_counts {
 };
 void fh_stack_counts(struct fh_stack_counts *counts);
 
-/* ---- Ids
- * -------------------------------------------------------------------------------------------------
- */
+/* ---- Ids ------------------------------------------------------------------------------------ */
 
 /*
  * A number for a stack: equal stacks have equal numbers, from any thread, for the life of the
@@ -112,8 +113,7 @@ uintptr_t fh_stack_innermost(uint32_t id);
 /* Nodes in use: the ids are 1 … fh_stack_nodes() (a few are nobody's). */
 uint32_t fh_stack_nodes(void);
 
-/* ---- Reports
- * --------------------------------------------------------------------------------------------- */
+/* ---- Reports -------------------------------------------------------------------------------- */
 
 /*
  * "#index function+0x12 (module+0x1234)" as far as it can be known without allocating: symbols come

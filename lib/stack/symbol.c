@@ -49,8 +49,7 @@ static void consider(struct match *match, const ElfW(Sym) * symbol)
     }
 }
 
-/* ---- Dynamic symbols
- * ------------------------------------------------------------------------------------- */
+/* ---- Dynamic symbols ------------------------------------------------------------------------ */
 
 struct dynamic_tables {
     const ElfW(Sym) * symbols;
@@ -120,8 +119,7 @@ static bool find_dynamic(const struct fh_module_details *module, struct match *m
     return true;
 }
 
-/* ---- The file's symbol table
- * ----------------------------------------------------------------------------- */
+/* ---- The file's symbol table ---------------------------------------------------------------- */
 
 static bool read_exactly(int fd, void *buf, size_t size, uint64_t offset)
 {
@@ -177,9 +175,7 @@ static bool find_static(const struct fh_module_details *module, struct match *ma
     return is_found;
 }
 
-/* ---- Lines
- * -----------------------------------------------------------------------------------------------
- */
+/* ---- Lines ---------------------------------------------------------------------------------- */
 
 static const char *path_of(const struct fh_module_details *module)
 {

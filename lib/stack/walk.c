@@ -16,10 +16,12 @@
  * Bounds: sp only grows, from the start to the region's end (a signal frame may lead to another
  * region, at most REGIONS_MAX times), and each word read lies in between: garbage ends the walk.
  *
- * The last walk: when a state is met that the last complete walk also went through, the rest is the
- * same as long as the words it read (return addresses and saved frame pointers) still are. These
- * loads do not depend on each other, so a deep stack costs about 1 ns a frame. Modules of frames on
- * the stack cannot be closed, so the rules have not changed.
+ * The last walk: when a state is met that the last walk also went through, the rest is the same for
+ * as long as the words that it read (return addresses and saved frame pointers) are. These loads do
+ * not depend on each other, so a known frame costs less than a nanosecond. Modules with frames on
+ * the stack cannot be closed, so the rules have not changed either. The walk that goes on is
+ * written beside the last one, state by state, and replaces it at its end. A step that is not of
+ * the two plain kinds empties what was written: its state cannot be verified by the words below it.
  *
  * Signals: a handler may interrupt a capture and capture with the same cache. is_busy, set with
  * compiler barriers (same thread), makes it leave the cache's rules and last walk alone.
@@ -33,13 +35,22 @@
 #include "stack/root.h"
 #include "stack/ucontext.h"
 
+#include <string.h>
+
 enum {
     REGIONS_MAX = 8,
     CHECKED = 8, /* modules that a walk remembers to have found current */
 };
 
 struct walk {
-    uintptr_t frame, sp, fp;
+    uintptr_t frame, sp, fp, saved; /* as in struct fh_stack_state */
+    size_t index;                   /* frames passed so far, skipped ones too */
+    struct fh_stack_state *past;    /* the last walk */
+    size_t past_at;                 /* its states before this one will not be met any more */
+    struct fh_stack_state *now;     /* this walk, now_len states of it */
+    size_t now_len;
+    bool is_kept;        /* the last walk is up to date again: nothing more is written */
+    uint32_t module;     /* ref of the module that was last found current */
     uintptr_t low, high; /* what may be read: low is the first sp in this region */
     unsigned regions;
     bool is_complete; /* ended at the outermost frame */
@@ -47,12 +58,21 @@ struct walk {
     uint32_t checked[CHECKED];
 };
 
-/* ---- The rule of a frame
- * --------------------------------------------------------------------------------- */
+/* ---- The rule of a frame -------------------------------------------------------------------- */
 
+/* A frame's rule is in one of two adjacent places: of 20 frames two often meet in the same one. */
 static size_t cache_index(uintptr_t frame)
 {
     return (frame ^ frame >> 9) % FH_STACK_CACHE_RULES;
+}
+
+static void put_rule(struct fh_stack_cache *cache, uintptr_t frame, uint64_t rule)
+{
+    size_t index = cache_index(frame);
+    if (cache->rules[index].frame != 0 && cache->rules[index].frame != frame)
+        cache->rules[index ^ 1] = cache->rules[index];
+    cache->rules[index].frame = frame;
+    cache->rules[index].rule = rule;
 }
 
 /* False: not executable. */
@@ -62,23 +82,22 @@ static FH_NOINLINE bool find_rule(struct fh_stack_cache *cache, struct walk *wal
     if (walk->frame == 0 || !fh_module_rule(walk->frame - 1, rule, &ref))
         return false;
     if (ref != 0)
-        walk->checked[ref % CHECKED] = ref;
-    if (cache != NULL) {
-        size_t index = cache_index(walk->frame);
-        cache->rules[index].frame = walk->frame;
-        cache->rules[index].rule = (uint64_t)ref << 32 | *rule;
-    }
+        walk->checked[ref % CHECKED] = walk->module = ref;
+    if (cache != NULL)
+        put_rule(cache, walk->frame, (uint64_t)ref << 32 | *rule);
     return true;
 }
 
 /* A cached rule of a module that can be closed: asks the loader once a walk. */
 static bool is_current(struct walk *walk, uint32_t ref)
 {
-    if (walk->checked[ref % CHECKED] == ref)
+    if (walk->checked[ref % CHECKED] == ref) {
+        walk->module = ref;
         return true;
+    }
     if (!fh_module_is_current(ref, walk->frame - 1))
         return false;
-    walk->checked[ref % CHECKED] = ref;
+    walk->checked[ref % CHECKED] = walk->module = ref;
     return true;
 }
 
@@ -86,6 +105,8 @@ static bool rule_of(struct fh_stack_cache *cache, struct walk *walk, uint32_t *r
 {
     if (cache != NULL) {
         size_t index = cache_index(walk->frame);
+        if (cache->rules[index].frame != walk->frame)
+            index ^= 1;
         uint64_t cached = cache->rules[index].rule;
         if (FH_LIKELY(cache->rules[index].frame == walk->frame && walk->frame != 0) &&
             (cached >> 32 == 0 || is_current(walk, (uint32_t)(cached >> 32)))) {
@@ -96,9 +117,7 @@ static bool rule_of(struct fh_stack_cache *cache, struct walk *walk, uint32_t *r
     return find_rule(cache, walk, rule);
 }
 
-/* ---- Steps
- * -----------------------------------------------------------------------------------------------
- */
+/* ---- Steps ---------------------------------------------------------------------------------- */
 
 /* The caller's state, from its CFA. Slots lie below it. */
 static bool step_to(struct walk *walk, uintptr_t cfa, size_t slot)
@@ -189,25 +208,202 @@ static bool step(struct fh_stack_cache *cache, struct walk *walk, uint32_t rule)
     return step_rarely(cache, walk, rule);
 }
 
-/* ---- The walk
- * -------------------------------------------------------------------------------------------- */
+/* ---- The last walk -------------------------------------------------------------------------- */
+
+static void emit(const struct fh_stack_output *out, size_t index, uintptr_t frame)
+{
+    if (index >= out->skip)
+        out->frames[index - out->skip] = frame;
+}
+
+/* What was written becomes the last walk. */
+static void keep(struct fh_stack_cache *cache, struct walk *walk)
+{
+    walk->now[walk->now_len].sp =
+        UINTPTR_MAX; /* what is searched for is found here at the latest */
+    cache->last ^= 1;
+    cache->last_len = walk->now_len;
+    walk->past = walk->now;
+    walk->is_kept = true;
+}
+
+/* Writes states [from, to) of the last walk. What does not fit is forgotten from the inside. */
+static void write_past(struct walk *walk, size_t from, size_t to)
+{
+    if (walk->now_len + (to - from) > FH_STACK_CACHE_FRAMES)
+        walk->now_len = 0;
+    memcpy(&walk->now[walk->now_len], &walk->past[from], (to - from) * sizeof(walk->past[0]));
+    walk->now_len += to - from;
+}
+
+static bool is_unchanged(const struct fh_stack_state *state)
+{
+    return fh_stack_load(state->sp - 8) == state->frame &&
+           (state->saved == 0 || fh_stack_load(state->saved) == state->fp);
+}
+
+/* The walk stands at state past_at of the last one: goes on along its states as far as they hold.
+ * Where they end the walk then stands, and that frame is not yet given out. */
+static FH_NOINLINE void follow_last(struct fh_stack_cache *cache, struct walk *walk,
+                                    const struct fh_stack_output *out, size_t end)
+{
+    const struct fh_stack_state *past = walk->past;
+    size_t begin = walk->past_at, at = begin;
+    size_t limit = fh_min(cache->last_len, at + (end - walk->index));
+    while (limit > at + 1 && past[limit - 1].sp > walk->high)
+        limit--;
+    while (at + 1 < limit && is_unchanged(&past[at + 1]))
+        emit(out, walk->index++, past[at++].frame);
+    walk->frame = past[at].frame;
+    walk->sp = past[at].sp;
+    walk->fp = past[at].fp;
+    walk->saved = past[at].saved;
+    if (at + 1 < limit) {
+        write_past(walk, begin, at);
+        walk->past_at = at + 1;
+    } else if (walk->now_len == 0) {
+        walk->is_kept = true;
+        walk->past_at = cache->last_len;
+    } else {
+        write_past(walk, begin, cache->last_len);
+        keep(cache, walk);
+        walk->past_at = cache->last_len;
+    }
+}
+
+/* ---- The walk ------------------------------------------------------------------------------- */
+
+/* gcc 12 packs a state into two vector registers for the sake of storing it; taking it apart again
+ * for each frame was measured to double the time. */
+#define KEEP_SCALAR(a, b, c, d) __asm__("" : "+r"(a), "+r"(b), "+r"(c), "+r"(d))
+
+/* Goes on while rules are cached and plain; leaves the walk at the first frame that needs more. All
+ * of its state is in registers: this is the loop that the room's figures are about. */
+static FH_NOINLINE void go_quickly(struct fh_stack_cache *cache, struct walk *walk,
+                                   const struct fh_stack_output *out, size_t end)
+{
+    uintptr_t frame = walk->frame, sp = walk->sp, fp = walk->fp, saved = walk->saved;
+    const uintptr_t high = walk->high, fp_max = high - 16;
+    struct fh_stack_state *past = &walk->past[walk->past_at];
+    struct fh_stack_state *const now = walk->now;
+    size_t index = walk->index, now_len = walk->now_len;
+    const uint32_t module = walk->module;
+    bool is_kept = walk->is_kept;
+    uintptr_t *const frames = out->frames;
+    const size_t skip = out->skip;
+    while (index < end) {
+        size_t hash = cache_index(frame);
+        if (FH_UNLIKELY(cache->rules[hash].frame != frame)) {
+            hash ^= 1;
+            if (cache->rules[hash].frame != frame)
+                break;
+        }
+        uint64_t rule = cache->rules[hash].rule;
+        if (rule >> 32 != 0 && (uint32_t)(rule >> 32) != module)
+            break;
+        while (past->sp < sp)
+            past++;
+        if (past->sp == sp && past->frame == frame && past->fp == fp) {
+            walk->index = index;
+            walk->now_len = now_len;
+            walk->past_at = (size_t)(past - walk->past);
+            follow_last(cache, walk, out, end);
+            past = &walk->past[walk->past_at];
+            now_len = walk->now_len;
+            is_kept = walk->is_kept;
+            index = walk->index;
+            frame = walk->frame;
+            sp = walk->sp;
+            fp = walk->fp;
+            saved = walk->saved;
+            continue;
+        }
+        uintptr_t cfa, caller_fp = fp, caller_saved = 0;
+        if ((uint32_t)rule == FH_RULE_FRAME_POINTER) {
+            if (fp < sp || fp > fp_max || fp % 8 != 0)
+                break;
+            cfa = fp + 16;
+            caller_saved = fp;
+            caller_fp = fh_stack_load(fp);
+        } else if (fh_rule_kind((uint32_t)rule) == FH_RULE_RSP) {
+            size_t slot = fh_rule_slot((uint32_t)rule);
+            cfa = sp + fh_rule_offset((uint32_t)rule);
+            if (cfa > high)
+                break;
+            if (slot != 0) {
+                caller_saved = cfa - slot * 8;
+                if (caller_saved < sp)
+                    break;
+                caller_fp = fh_stack_load(caller_saved);
+            }
+        } else {
+            break;
+        }
+        if (index >= skip)
+            frames[index - skip] = frame;
+        index++;
+        if (!is_kept) {
+            /* A walk that is too deep begins anew, so that its outermost frames stay. */
+            now_len = now_len < FH_STACK_CACHE_FRAMES ? now_len : 0;
+            now[now_len++] = (struct fh_stack_state){frame, sp, fp, saved};
+        }
+        frame = fh_stack_load(cfa - 8);
+        sp = cfa;
+        fp = caller_fp;
+        saved = caller_saved;
+        KEEP_SCALAR(frame, sp, fp, saved);
+    }
+    walk->frame = frame;
+    walk->sp = sp;
+    walk->fp = fp;
+    walk->saved = saved;
+    walk->index = index;
+    walk->now_len = now_len;
+    walk->past_at = (size_t)(past - walk->past);
+}
+
+/* One frame by any rule; false at the end of the walk. */
+static bool go_surely(struct fh_stack_cache *cache, struct walk *walk,
+                      const struct fh_stack_output *out, uint32_t rule)
+{
+    size_t index = walk->index++;
+    uintptr_t frame = walk->frame;
+    bool has_stepped = step(cache, walk, rule);
+    /* The kernel's return address is no call's: it is the first instruction of the trampoline. */
+    emit(out, index, frame + (has_stepped && fh_rule_kind(rule) == FH_RULE_SIGNAL));
+    walk->saved = 0;
+    if (has_stepped)
+        walk->now_len = 0;
+    return has_stepped;
+}
 
 static size_t go(struct fh_stack_cache *cache, struct walk *walk, const struct fh_stack_output *out)
 {
-    size_t n = 0, index = 0;
+    size_t end = out->skip + out->max < out->skip ? SIZE_MAX : out->skip + out->max;
+    size_t looked_up = SIZE_MAX; /* the frame that go_quickly was sent back to with its rule */
     uint32_t rule;
-    while (n < out->max && rule_of(cache, walk, &rule)) {
-        if (index++ >= out->skip)
-            out->frames[n++] = walk->frame;
-        if (!step(cache, walk, rule))
-            return n;
-        /* The kernel's return address is no call's: it is the first instruction of the trampoline.
-         */
-        if (FH_UNLIKELY(fh_rule_kind(rule) == FH_RULE_SIGNAL) && n != 0 && index > out->skip)
-            out->frames[n - 1]++;
+    if (cache != NULL) {
+        walk->past = cache->walks[cache->last];
+        walk->now = cache->walks[cache->last ^ 1];
+        walk->past[cache->last_len].sp = UINTPTR_MAX;
     }
-    walk->is_complete = walk->is_complete || n == out->max;
-    return n;
+    for (;;) {
+        if (cache != NULL)
+            go_quickly(cache, walk, out, end);
+        if (walk->index >= end || !rule_of(cache, walk, &rule))
+            break;
+        if (cache != NULL && looked_up != walk->index &&
+            (fh_rule_kind(rule) == FH_RULE_RSP || rule == FH_RULE_FRAME_POINTER)) {
+            looked_up = walk->index;
+            continue;
+        }
+        if (!go_surely(cache, walk, out, rule))
+            break;
+    }
+    if (cache != NULL && !walk->is_kept && walk->now_len != 0)
+        keep(cache, walk);
+    walk->is_complete = walk->is_complete || walk->index >= end;
+    return walk->index > out->skip ? walk->index - out->skip : 0;
 }
 
 static void count_broken(const struct walk *walk)

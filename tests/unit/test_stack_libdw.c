@@ -39,8 +39,7 @@
 
 enum { FRAMES_MAX = 400, REGISTERS = 17, STACK_BYTES = 1 << 18, PLAN_MAX = 24 };
 
-/* ---- What libdw says
- * ------------------------------------------------------------------------------------- */
+/* ---- What libdw says ------------------------------------------------------------------------ */
 
 struct expected {
     const ucontext_t *from;
@@ -133,8 +132,7 @@ static void open_dwfl(void)
     assert_true(dwfl_attach_state(dwfl, NULL, getpid(), &thread_callbacks, NULL));
 }
 
-/* ---- The comparison
- * -------------------------------------------------------------------------------------- */
+/* ---- The comparison ------------------------------------------------------------------------- */
 
 static _Atomic unsigned compared, disagreed;
 static size_t deepest;
@@ -182,8 +180,7 @@ static __attribute__((noinline)) void compare(void)
     }
 }
 
-/* ---- The shapes of calls
- * --------------------------------------------------------------------------------- */
+/* ---- The shapes of calls -------------------------------------------------------------------- */
 
 struct plan {
     const uint8_t *left; /* one byte a call still to be made */
