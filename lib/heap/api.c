@@ -113,11 +113,11 @@ static bool may_stay(size_t usable, size_t size)
     return size <= usable && (size >= usable / 2 || usable <= 16);
 }
 
-/* What to ask for when a block grows a little beyond its class: an eighth more, so that a string that grows byte by byte is not copied at each
- * class. Only what is touched of it costs memory. */
+/* What to ask for when a block grows a little beyond its class: an eighth more, from 1 KiB on a quarter, so that a string that grows byte by
+ * byte is not copied at each class. Of large blocks only what is touched of it costs memory. */
 static size_t grown(size_t usable, size_t size)
 {
-    size_t more = usable + usable / 8;
+    size_t more = usable + (usable < 1024 ? usable / 8 : usable / 4);
     return usable >= 128 && size > usable && size < more && more <= FH_CLASS_MAX ? more : size;
 }
 
@@ -126,7 +126,10 @@ void *fh_realloc_slow(void *block, size_t size)
     if (block == NULL)
         return fh_malloc_fast(size);
     struct fh_pages *pages = &fh_pages_main;
-    struct fh_run *run = fh_block_run(block, &pages);
+    struct fh_run *run = fh_run_quickly(block);
+    if (FH_LIKELY(run != NULL && fh_run_is_mine(run)) && size <= run->block_size && size >= run->block_size / 2)
+        return block;
+    run = fh_block_run(block, &pages);
     if (run == NULL && !fh_emergency_owns(block)) {
         fh_report_foreign(block);
         errno = EINVAL;

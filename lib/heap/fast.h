@@ -120,16 +120,24 @@ FH_INLINE void fh_free_fast(const struct fh_window *window, void *block)
 /* Small blocks are cleared here, 16 bytes at a time: a call to memset costs as much as the allocation. */
 FH_INLINE void *fh_calloc_fast(size_t count, size_t size)
 {
-    size_t bytes;
-    if (FH_UNLIKELY(__builtin_mul_overflow(count, size, &bytes) || bytes > FH_CLASS_SMALL_MAX))
-        return fh_calloc_slow(count, size);
     typedef uint64_t pair __attribute__((vector_size(16), may_alias));
-    pair *block = fh_malloc_fast(bytes);
+    size_t bytes;
+    if (FH_UNLIKELY(__builtin_mul_overflow(count, size, &bytes)))
+        return fh_calloc_slow(count, size);
+    char *bins = (char *)fh_heap_current->bins;
+    size_t bin = (bytes + 15) & ~(size_t)15;
+    if (FH_UNLIKELY(bytes > FH_CLASS_SMALL_MAX))
+        return fh_calloc_slow(count, size);
+    char *block = *(char **)(bins + bin);
     if (FH_UNLIKELY(block == NULL))
-        return NULL;
-    pair *end = (pair *)((char *)block + ((bytes + 15) & ~(size_t)15));
-    for (pair *at = block; at < end; at++)
-        *at = (pair){0, 0};
+        return fh_calloc_slow(count, size);
+    *(void **)(bins + bin) = fh_next(block);
+    /* Backwards, so that the count is the index; KEEP stops the compiler from making a memset (rep stos) of it. */
+    do {
+        bin -= sizeof(pair);
+        *(pair *)(block + bin) = (pair){0, 0};
+        FH_KEEP(bin);
+    } while (bin != 0);
     return block;
 }
 

@@ -130,7 +130,7 @@ struct fh_run *fh_block_run(const void *p, struct fh_pages **pages)
     size_t offset = (uintptr_t)p - run->base;
     if (run->kind == FH_RUN_LARGE)
         return offset == 0 ? run : NULL;
-    return offset % run->block_size == 0 && offset / run->block_size < run->capacity ? run : NULL;
+    return fh_run_begins_block(run, offset) && offset < (size_t)run->capacity * run->block_size ? run : NULL;
 }
 
 static FH_COLD void free_nothing(void *p)
@@ -212,7 +212,9 @@ void fh_free_slow(void *block)
     if (block == NULL)
         return;
     struct fh_pages *pages = &fh_pages_main;
-    struct fh_run *run = fh_block_run(block, &pages);
+    struct fh_run *run = fh_run_quickly(block);
+    if (run == NULL)
+        run = fh_block_run(block, &pages);
     if (FH_UNLIKELY(run == NULL)) {
         free_nothing(block);
         return;

@@ -232,6 +232,14 @@ FH_INLINE bool fh_run_is_mine(const struct fh_run *run)
     return fh_run_offset(run, (const void *)run->base, fh_thread_pointer()) == 0;
 }
 
+/* Is this offset the beginning of a block? (Sizes over 8 KiB are multiples of 1 KiB.) */
+FH_INLINE bool fh_run_begins_block(const struct fh_run *run, size_t offset)
+{
+    if (FH_LIKELY(run->span == 1))
+        return offset < FH_GRANULE && (uint32_t)offset * run->reciprocal < run->reciprocal;
+    return (offset & 1023) == 0 && (uint32_t)(offset >> 10) * run->coarse < run->coarse;
+}
+
 FH_INLINE void *fh_next(const void *block)
 {
     return *(void *const *)block;
@@ -240,6 +248,20 @@ FH_INLINE void *fh_next(const void *block)
 FH_INLINE void fh_set_next(void *block, void *next)
 {
     *(void **)block = next;
+}
+
+/* The run of a block in a class, found without asking other pools; NULL for all else. */
+FH_INLINE struct fh_run *fh_run_quickly(const void *p)
+{
+    if (!fh_pages_contain(&fh_pages_main, p))
+        return NULL;
+    struct fh_run *run = fh_window_run(&fh_pages_main.window, p);
+    if (run->kind == FH_RUN_REST)
+        run = fh_run_at(&fh_pages_main, run->head);
+    return run->kind == FH_RUN_BLOCKS && fh_run_begins_block(run, (uintptr_t)p - run->base) &&
+                   (uintptr_t)p - run->base < (size_t)run->capacity * run->block_size
+               ? run
+               : NULL;
 }
 
 #endif

@@ -224,19 +224,17 @@ static FH_NOINLINE void *malloc_slower(size_t size, unsigned class_index)
 FH_INLINE void *refill_quick(struct fh_heap *heap, struct fh_bin *bin)
 {
     struct fh_run *run = bin->run;
-    if (run == NULL)
+    if (FH_UNLIKELY(run == NULL))
         return NULL;
     void *block = run->local;
-    if (block == NULL || !fh_run_is_mine(run) ||
-        atomic_load_explicit(&heap->depth, memory_order_relaxed) != 0)
-        return NULL;
-    struct fh_class_queue *queue = &heap->queues[bin - heap->bins];
-    uint32_t count = run->available - run->countdown; /* used_floor is 0 while it is current */
-    if (FH_UNLIKELY((count < SHORT_LIST && count * run->block_size < SHORT_BYTES) || count > run->available))
+    uint32_t available = run->available, count = available - run->countdown; /* used_floor is 0 while it is current */
+    if (FH_UNLIKELY(block == NULL || !fh_run_is_mine(run) || count > available ||
+                    (count < SHORT_LIST && count * run->block_size < SHORT_BYTES) ||
+                    atomic_load_explicit(&heap->depth, memory_order_relaxed) != 0))
         return NULL;
     run->local = NULL;
-    run->countdown = run->available;
-    queue->handed += count;
+    run->countdown = available;
+    heap->queues[bin - heap->bins].handed += count;
     bin->free = fh_next(block);
     return block;
 }
@@ -244,15 +242,11 @@ FH_INLINE void *refill_quick(struct fh_heap *heap, struct fh_bin *bin)
 void *fh_malloc_slow(size_t size)
 {
     struct fh_heap *heap = fh_heap_current;
-    unsigned class_index = size != 0 ? fh_class_small(size) : 1;
-    struct fh_bin *bin = &heap->bins[class_index];
-    void *block = bin->free;
-    if (block != NULL) { /* a request of nothing */
-        bin->free = fh_next(block);
+    unsigned class_index = fh_class_small(size);
+    void *block = refill_quick(heap, &heap->bins[class_index]);
+    if (FH_LIKELY(block != NULL))
         return block;
-    }
-    block = refill_quick(heap, bin);
-    return block != NULL ? block : malloc_slower(size, class_index);
+    return size != 0 ? malloc_slower(size, class_index) : fh_malloc_fast(1);
 }
 
 void *fh_malloc_medium(size_t size)

@@ -192,6 +192,7 @@ static void run_init(struct fh_heap *heap, struct fh_run *run, unsigned class_in
     run->local = NULL;
     run->block_size = size;
     run->reciprocal = run->span == 1 ? (uint32_t)(((uint64_t)1 << 32) / size + (((uint64_t)1 << 32) % size != 0)) : 0;
+    run->coarse = run->span == 1 ? 0 : (uint32_t)((((uint64_t)1 << 32) + size / 1024 - 1) / (size / 1024));
     run->countdown = run->used_floor = 0;
     run->base = (uintptr_t)fh_run_address(heap->pages, run);
     run->capacity = (uint32_t)(((size_t)run->span << FH_GRANULE_SHIFT) / size);

@@ -78,7 +78,10 @@ struct fh_run {
     uint8_t state;        /* enum fh_run_state */
     uint8_t class_index;
     uint8_t flags;        /* enum fh_run_flag */
-    uint32_t head;        /* REST, FREE_TAIL: index of the first granule */
+    union {
+        uint32_t head;    /* REST, FREE_TAIL: index of the first granule */
+        uint32_t coarse;  /* BLOCKS of several granules: ceil(2^32 / (block_size / 1024)), as `reciprocal` in KiB */
+    };
 
     /* -- everybody's line ------------------------------------------------------------------------------- */
     /* Blocks freed by other threads: count in the upper half, (offset of the first / 16) + 1 in the lower half; see
