@@ -7,7 +7,7 @@
  * does not know of it.
  *
  * Alignment needs no padding: blocks of a class begin at multiples of the block size from an aligned run, so a class whose
- * size is a multiple of the alignment is aligned by construction; over 8 KiB a run of its own is.
+ * size is a multiple of the alignment is aligned by construction; over 16 KiB a run of its own is.
  */
 #include "freehold/heap.h"
 

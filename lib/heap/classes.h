@@ -5,7 +5,8 @@
  * 288, 320 … 512, 576 … 1024, … 28672, 30720, 32768. A request wastes at most 15 bytes up to 256 and less than
  * 1/8 of the block above. Class 0 is the request of nothing: its bin is always empty, so it takes the slow path.
  *
- * Blocks up to 8 KiB live in runs of one granule (64 KiB), those up to 32 KiB in runs of four.
+ * Blocks up to 16 KiB live in runs of one granule (64 KiB), those up to 32 KiB in runs of four. What does not divide a run evenly
+ * is address space, not memory: pages are touched when blocks are carved from them.
  * Larger blocks have a run of their own.
  */
 #ifndef FH_HEAP_CLASSES_H
@@ -14,7 +15,7 @@
 #include "base/bits.h"
 
 #define FH_CLASS_SMALL_MAX  256u   /* one class each 16 bytes up to here */
-#define FH_CLASS_ONE_MAX    8192u  /* runs of one granule up to here */
+#define FH_CLASS_ONE_MAX    16384u /* runs of one granule up to here */
 #define FH_CLASS_MAX        32768u /* largest block in a class */
 #define FH_CLASS_COUNT      73u    /* classes 0..72 */
 #define FH_CLASS_LARGE      FH_CLASS_COUNT /* stands for large blocks in statistics */

@@ -69,7 +69,13 @@ static void start_helper(void)
 
 void fh_decay_wanted(struct fh_heap *heap, size_t bytes)
 {
-    (void)heap;
+    if (heap != NULL) { /* gathered, so that the shared counter is not touched at each turn of a run */
+        heap->freed += bytes;
+        if (heap->freed < START_BYTES / 4)
+            return;
+        bytes = heap->freed;
+        heap->freed = 0;
+    }
     size_t freed = atomic_fetch_add(&decay.freed, bytes) + bytes;
     if (FH_LIKELY(freed < START_BYTES || atomic_load_explicit(&decay.running, memory_order_relaxed) != 0))
         return;
@@ -247,8 +253,8 @@ static void observe_heap(struct fh_heap *heap, bool *is_pending)
     fh_lock_release(&heap->lock);
 }
 
-/* One tick's work; true when there is a reason for another tick. */
-static bool work(void)
+/* One tick's work; true when there is a reason for another tick. Adds the time that went into looking. */
+static bool work(uint64_t *looking)
 {
     bool is_pending = false;
     size_t remaining = 0;
@@ -257,7 +263,9 @@ static bool work(void)
     atomic_fetch_add_explicit(&fh_pages_main.tick, 1, memory_order_relaxed);
     if (fh_lock_try(&fh_root.heaps_lock)) {
         for (struct fh_heap *heap = fh_root.heaps; heap != NULL; heap = heap->next) {
+            uint64_t begin = fh_os_now_ns();
             observe_heap(heap, &is_pending);
+            *looking += fh_os_now_ns() - begin;
             purge_heap(heap, TICKS_TO_DECAY, &is_pending);
         }
         fh_lock_release(&fh_root.heaps_lock);
@@ -279,13 +287,10 @@ static void helper_main(void *unused)
         if (decay_ms >= 0) {
             uint64_t tick = (uint64_t)decay_ms * 1000000 / TICKS_TO_DECAY;
             fh_os_sleep_ns(tick < 5000000 ? 5000000 : tick > pause ? tick : pause);
-            uint64_t begin = fh_os_now_ns();
-            idle = work() ? 0 : idle + 1;
-            /* At most 2 % of a core, but never later than one decay period: giving back 300 MiB takes 0.1 s, and what
-             * is freed right after it must not wait five seconds for that. */
-            pause = (fh_os_now_ns() - begin) * 50;
-            uint64_t period = (uint64_t)decay_ms * 1000000;
-            pause = pause < period ? pause : period;
+            uint64_t looking = 0;
+            idle = work(&looking) ? 0 : idle + 1;
+            /* Looking (not giving back) may cost 5 % of a core; with very many runs the ticks get longer, up to twice. */
+            pause = looking * 20 < 2 * tick ? looking * 20 : 2 * tick;
         } else {
             idle = IDLE_TICKS;
         }

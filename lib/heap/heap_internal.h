@@ -38,7 +38,7 @@ struct fh_class_queue {
     uint32_t runs;                        /* all runs of the class in this heap */
     void *held;                           /* observed heaps: the active list, kept out of the bin */
     uint32_t short_refills;               /* refills of a few blocks in a row; see refill.c */
-    uint32_t runs_peak;
+    uint32_t lengthening;                 /* pages carved only to lengthen short lists */
     uint64_t handed;                      /* blocks given to the active list so far */
     uint64_t handed_at_carve;             /* `handed` when the last page was carved to lengthen short lists */
 };
@@ -78,6 +78,7 @@ struct fh_heap {
     _Atomic uint64_t large_allocs, large_frees;
     size_t run_granules;                 /* in its runs */
     bool is_telling;                     /* a listener is being called on this thread */
+    size_t freed;                        /* bytes that became free, not yet told to decay.c */
     _Atomic bool is_decay_due;           /* the helper found work while the thread ran: do it at a heartbeat */
     struct fh_heap *next;                /* root.heaps */
     struct fh_heap *next_orphan;
@@ -232,7 +233,7 @@ FH_INLINE bool fh_run_is_mine(const struct fh_run *run)
     return fh_run_offset(run, (const void *)run->base, fh_thread_pointer()) == 0;
 }
 
-/* Is this offset the beginning of a block? (Sizes over 8 KiB are multiples of 1 KiB.) */
+/* Is this offset the beginning of a block? (Sizes over 16 KiB are multiples of 1 KiB.) */
 FH_INLINE bool fh_run_begins_block(const struct fh_run *run, size_t offset)
 {
     if (FH_LIKELY(run->span == 1))

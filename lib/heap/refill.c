@@ -13,8 +13,9 @@
  *
  * Short lists. When a program frees and allocates one by one over many runs (a queue), 1 and 3 can yield lists of
  * a block or two for ever, and every malloc takes this path. Blocks in flight are what lists are made of, so the cure is
- * a few more of them: after SHORT_IN_ROW lists under SHORT_LIST blocks the next list is carved, at most one page
- * per SHORT_PAUSE blocks handed out.
+ * a few more of them: after SHORT_IN_ROW lists under SHORT_LIST blocks the next list is a carved page, at most one
+ * per SHORT_PAUSE blocks handed out and one in SHORT_SHARE pages of the class: a heap in which every run has a few free
+ * blocks must not grow for it.
  *
  * The lock. The helper may look at our runs while this thread is blocked in the kernel, and only then (decay.c). The quick
  * refill makes no system call, so it needs no lock, only the owner check: a lent run is not taken from.
@@ -31,6 +32,7 @@
 #define SHORT_BYTES  4096u
 #define SHORT_IN_ROW 4u
 #define SHORT_PAUSE  1024u
+#define SHORT_SHARE  32u
 #define CARVE_MOST   16u /* pages at a time */
 
 static void *hand_out(struct fh_heap *heap, struct fh_run *run, void *list, uint32_t count)
@@ -76,12 +78,18 @@ static void retire(struct fh_heap *heap, struct fh_run *run)
     fh_queue_push(heap, run, fh_run_can_carve(heap, run) ? FH_STATE_FRESH : FH_STATE_FULL);
 }
 
-static void *carve_from(struct fh_heap *heap, struct fh_run *run, uint32_t *count)
+static void *carve_from(struct fh_heap *heap, struct fh_run *run, bool is_lengthening, uint32_t *count)
 {
     unsigned pages = heap->queues[run->class_index].runs / 2;
-    pages = pages < 1 ? 1 : pages > CARVE_MOST ? CARVE_MOST : pages;
+    pages = pages < 1 || is_lengthening ? 1 : pages > CARVE_MOST ? CARVE_MOST : pages;
     void *list = fh_run_carve(heap, run, pages, count);
     return list == NULL ? NULL : hand_out(heap, run, list, *count);
+}
+
+static bool is_lengthening_due(const struct fh_class_queue *queue)
+{
+    return queue->short_refills >= SHORT_IN_ROW && queue->handed - queue->handed_at_carve >= SHORT_PAUSE &&
+           (size_t)queue->lengthening * SHORT_SHARE <= queue->runs * (FH_GRANULE >> fh_os_page_shift);
 }
 
 /* Steps 2 to 6, heap locked. The list is not in the bin yet. */
@@ -90,7 +98,7 @@ static void *find_list(struct fh_heap *heap, unsigned class_index, unsigned flag
     struct fh_class_queue *queue = &heap->queues[class_index];
     struct fh_bin *bin = &heap->bins[class_index];
     bool may_grow = (flags & FH_ALLOC_NO_GROWTH) == 0;
-    bool want_longer = queue->short_refills >= SHORT_IN_ROW && queue->handed - queue->handed_at_carve >= SHORT_PAUSE;
+    bool want_longer = is_lengthening_due(queue);
     uint32_t count = 0;
     void *list;
 
@@ -110,7 +118,7 @@ static void *find_list(struct fh_heap *heap, unsigned class_index, unsigned flag
                 break;
             }
         }
-        if (may_grow && run != NULL && run->local == NULL && (list = carve_from(heap, run, &count)) != NULL)
+        if (may_grow && run != NULL && run->local == NULL && (list = carve_from(heap, run, want_longer, &count)) != NULL)
             break;
         if (may_grow && queue->fresh_first != FH_NO_RUN) {
             struct fh_run *next = fh_run_at(heap->pages, queue->fresh_first);
@@ -118,7 +126,7 @@ static void *find_list(struct fh_heap *heap, unsigned class_index, unsigned flag
                 fh_queue_remove(heap, next);
                 retire(heap, run);
                 bin->run = NULL;
-                list = carve_from(heap, next, &count);
+                list = carve_from(heap, next, want_longer, &count);
                 if (list != NULL)
                     break;
                 bin->run = next;
@@ -144,14 +152,16 @@ static void *find_list(struct fh_heap *heap, unsigned class_index, unsigned flag
             list = take_local(heap, run, &count);
             break;
         }
-        list = carve_from(heap, run, &count);
+        list = carve_from(heap, run, want_longer, &count);
         break;
     }
     if (count < SHORT_LIST && count * bin->run->block_size < SHORT_BYTES) {
         queue->short_refills++;
     } else {
-        if (queue->short_refills >= SHORT_IN_ROW)
+        if (want_longer) {
             queue->handed_at_carve = queue->handed;
+            queue->lengthening++;
+        }
         queue->short_refills = 0;
     }
     return list;
