@@ -62,6 +62,8 @@ void fh_run_settle(struct fh_heap *heap, struct fh_run *run)
         return;
     case FH_STATE_PARTIAL:
         if (used == 0) {
+            /* It was announced when its first block came free; the helper may have looked and ended since. */
+            fh_decay_wanted(heap, (size_t)run->span << FH_GRANULE_SHIFT);
             fh_queue_remove(heap, run);
             emptied(heap, run);
         }
