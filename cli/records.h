@@ -26,9 +26,9 @@ struct heap_figures {
     uint64_t remote_frees; /* by another thread than the one that allocated */
     uint64_t live_blocks;  /* at exit */
     uint64_t live_bytes;
-    uint64_t peak_bytes; /* of live blocks; in totals the largest process's */
+    uint64_t peak_bytes; /* held of the system; in totals the largest process's */
     uint64_t mapped;     /* address space; in totals the largest process's */
-    uint64_t committed;  /* in use or kept at exit; in totals the largest process's */
+    uint64_t committed;  /* held at exit; in totals the largest process's */
     uint64_t purged_bytes;
 };
 

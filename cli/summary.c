@@ -115,7 +115,7 @@ static void print_heap(const struct term *term, const struct heap_figures *heap,
         snprintf(rest, sizeof(rest), "%s given back to the system on the way",
                  figure_bytes(heap->purged_bytes).text);
     }
-    print_line(term, "live at peak", figure_bytes(heap->peak_bytes).text, rest);
+    print_line(term, "held at peak", figure_bytes(heap->peak_bytes).text, rest);
 }
 
 /* ---- Of which sizes ---- */
@@ -125,6 +125,20 @@ static int by_mallocs(const void *left, const void *right)
     const struct class_figures *a = left;
     const struct class_figures *b = right;
     return (a->mallocs < b->mallocs) - (a->mallocs > b->mallocs);
+}
+
+/* Sizes of small blocks are known by heart as numbers of bytes. */
+static struct figure figure_class(uint64_t size)
+{
+    enum { SMALL = 10 << 10 };
+    struct figure figure = {"large"};
+    if (size >= SMALL) {
+        return figure_bytes(size);
+    }
+    if (size > 0) {
+        snprintf(figure.text, sizeof(figure.text), "%.30s B", figure_count(size).text);
+    }
+    return figure;
 }
 
 static int by_size(const void *left, const void *right)
@@ -157,8 +171,7 @@ static void print_classes(const struct term *term, const struct records *records
     print_heading(term, "sizes", ", by number of allocations");
     for (size_t i = 0; i < shown; i++) {
         const struct class_figures *figures = &top[i];
-        fprintf(term->out, "  %10s  %s",
-                figures->size == 0 ? "large" : figure_bytes(figures->size).text,
+        fprintf(term->out, "  %10s  %s", figure_class(figures->size).text,
                 term_style(term, TERM_ACCENT));
         term_bar(term, (double)figures->mallocs / (double)most, BAR_CELLS);
         fprintf(term->out, "%s %8s %14s\n", term_style(term, TERM_PLAIN),
@@ -233,7 +246,7 @@ static void print_processes(const struct term *term, const struct records *recor
     qsort(items, records->count, sizeof(*items), records_by_mallocs);
     print_heading(term, "processes", ", the figures above are of all of them together");
     fprintf(term->out, "  %s%10s  %-*s %14s %12s %10s%s\n", term_style(term, TERM_DIM), "pid",
-            NAME_CELLS, "program", "allocations", "peak live", "wall",
+            NAME_CELLS, "program", "allocations", "peak held", "wall",
             term_style(term, TERM_PLAIN));
     for (size_t i = 0; i < records->count && i < MOST_PROCESSES; i++) {
         const char *slash = strrchr(items[i].program, '/');
@@ -308,7 +321,7 @@ static void print_insight(const struct term *term, const struct records *records
         snprintf(
             text, sizeof(text),
             "Half of all allocations are of %s or less, and %s of all blocks were freed again.",
-            figure_bytes(median_size(records)).text,
+            figure_class(median_size(records)).text,
             figure_share((double)heap->frees / (double)heap->mallocs).text);
     } else {
         snprintf(text, sizeof(text), "%s of all blocks were freed again.",

@@ -18,8 +18,8 @@
  *
  * Stops: when the program stops (by whatever signal), we stop by the same signal, so that the shell
  * sees the job stopped and why. SIGCONT starts us again, and is passed on unless the group's own
- * has continued the program already, or does within a moment. If SIGCONT arrives between the program's stop and ours it is
- * pending then, and we do not stop.
+ * has continued the program already, or does within a moment. If SIGCONT arrives between the
+ * program's stop and ours it is pending then, and we do not stop.
  *
  * The end: the program's status becomes ours; if a signal killed it, we die by that one, without a
  * core dump of our own (PR_SET_DUMPABLE also keeps core-pattern pipes from being started).

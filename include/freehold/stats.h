@@ -41,6 +41,9 @@ struct fh_stats {
 
 /* Fills *stats. 0, or -EINVAL when stats->size is not known. O(heaps × classes). Thread-safe. */
 FH_API int fh_stats(struct fh_stats *stats);
+/* The same where a lock may be held by the caller itself, as in a signal handler: waits at most ns
+ * for each; -EBUSY then. */
+FH_API int fh_stats_try(struct fh_stats *stats, uint64_t ns);
 
 /* Calls visit for each thread's heap. Stops and returns its value when that is not 0. */
 struct fh_stats_thread {
@@ -59,7 +62,8 @@ FH_API int fh_stats_json(int fd);
 /* Settings by name, the same as in FREEHOLD="…": decay (ms; 0: at once; -1: never), huge
  * (auto|always|never), on_foreign (abort|warn|ignore|forward), on_error (abort|continue|exit=N). A
  * change takes effect at each thread's next refill. 0, -ENOENT for a name that does not exist,
- * -EINVAL for a value. get writes the terminated value: its length, or -ENOENT, -ERANGE. */
+ * -EINVAL for a value. get writes the terminated value: its length, or -ENOENT, -ERANGE; it also
+ * knows stats, the file that this process's record will be appended to (empty: none). */
 FH_API int fh_ctl_set(const char *name, const char *value);
 FH_API int fh_ctl_get(const char *name, char *value, size_t size);
 

@@ -1,9 +1,9 @@
 /*
  * Settings: FREEHOLD="name=value,…" at start, fh_ctl_set() while running.
  *
- * Values are atomics read where they are used; `generation` tells threads at their next refill that something changed which they
- * must act on. Nonsense never stops somebody's program: one line says what was ignored and what the default is. Privileged (setuid)
- * programs ignore the variable.
+ * Values are atomics read where they are used; `generation` tells threads at their next refill that
+ * something changed which they must act on. Nonsense never stops somebody's program: one line says
+ * what was ignored and what the default is. Privileged (setuid) programs ignore the variable.
  */
 #include "base/message.h"
 #include "freehold/stats.h"
@@ -14,7 +14,7 @@
 #include <errno.h>
 #include <string.h>
 
-char fh_stats_path[512]; /* setting stats=PATH: where the record goes at exit */
+static char stats_path[512]; /* setting stats=PATH: where the record goes at exit */
 
 static const char *const on_foreign_names[] = {"abort", "warn", "ignore", "forward", NULL};
 static const char *const huge_names[] = {"auto", "always", "never", NULL};
@@ -55,7 +55,8 @@ static int set_on_error(const char *value)
         atomic_store(&fh_root.settings.on_error, FH_ERROR_ABORT);
     } else if (strcmp(value, "continue") == 0) {
         atomic_store(&fh_root.settings.on_error, FH_ERROR_CONTINUE);
-    } else if (strncmp(value, "exit=", 5) == 0 && parse_int(value + 5, &status) && status >= 0 && status < 256) {
+    } else if (strncmp(value, "exit=", 5) == 0 && parse_int(value + 5, &status) && status >= 0 &&
+               status < 256) {
         atomic_store(&fh_root.settings.exit_status, status);
         atomic_store(&fh_root.settings.on_error, FH_ERROR_EXIT);
     } else {
@@ -93,18 +94,29 @@ int fh_ctl_get(const char *name, char *value, size_t size)
 {
     char text[32];
     size_t length;
+    fh_start();
     if (strcmp(name, "decay") == 0) {
         length = fh_format(text, sizeof text, "%d", atomic_load(&fh_root.settings.decay_ms));
     } else if (strcmp(name, "huge") == 0) {
-        length = fh_format(text, sizeof text, "%s", huge_names[atomic_load(&fh_root.settings.huge)]);
+        length =
+            fh_format(text, sizeof text, "%s", huge_names[atomic_load(&fh_root.settings.huge)]);
     } else if (strcmp(name, "on_foreign") == 0) {
-        length = fh_format(text, sizeof text, "%s", on_foreign_names[atomic_load(&fh_root.settings.on_foreign)]);
+        length = fh_format(text, sizeof text, "%s",
+                           on_foreign_names[atomic_load(&fh_root.settings.on_foreign)]);
     } else if (strcmp(name, "on_error") == 0) {
         int on_error = atomic_load(&fh_root.settings.on_error);
         if (on_error == FH_ERROR_EXIT)
-            length = fh_format(text, sizeof text, "exit=%d", atomic_load(&fh_root.settings.exit_status));
+            length =
+                fh_format(text, sizeof text, "exit=%d", atomic_load(&fh_root.settings.exit_status));
         else
-            length = fh_format(text, sizeof text, "%s", on_error == FH_ERROR_ABORT ? "abort" : "continue");
+            length = fh_format(text, sizeof text, "%s",
+                               on_error == FH_ERROR_ABORT ? "abort" : "continue");
+    } else if (strcmp(name, "stats") == 0) {
+        length = strlen(stats_path);
+        if (length >= size)
+            return -ERANGE;
+        memcpy(value, stats_path, length + 1);
+        return (int)length;
     } else {
         return -ENOENT;
     }
@@ -112,6 +124,23 @@ int fh_ctl_get(const char *name, char *value, size_t size)
         return -ERANGE;
     memcpy(value, text, length + 1);
     return (int)length;
+}
+
+/* Opens the log; %p in its name is the process id. Appending: the processes of a run share it. */
+static int open_log(const char *name)
+{
+    char path[512];
+    size_t length = 0;
+    for (; *name != 0 && length + 12 < sizeof path; name++) {
+        if (name[0] == '%' && name[1] == 'p') {
+            length += fh_format(path + length, sizeof path - length, "%d", fh_os_getpid());
+            name++;
+        } else {
+            path[length++] = *name;
+        }
+    }
+    path[length] = 0;
+    return *name != 0 ? -ENAMETOOLONG : fh_os_open_append(path);
 }
 
 /* One "name=value" of the variable; at start only. */
@@ -128,16 +157,17 @@ static void apply(char *item)
         return;
     }
     if (strcmp(item, "stats") == 0) {
-        if (strlen(value) >= sizeof fh_stats_path)
+        if (strlen(value) >= sizeof stats_path)
             fh_message("FREEHOLD: the path of stats is too long; no statistics are written");
         else
-            strcpy(fh_stats_path, value);
+            strcpy(stats_path, value);
         return;
     }
     if (strcmp(item, "log") == 0) {
-        int fd = fh_os_open_write(value);
+        int fd = open_log(value);
         if (fd < 0)
-            fh_message("FREEHOLD: log=%s can't be opened (error %d); messages go to standard error", value, -fd);
+            fh_message("FREEHOLD: log=%s can't be opened (error %d); messages go to standard error",
+                       value, -fd);
         else
             fh_message_to(fd);
         return;

@@ -150,6 +150,24 @@ uint64_t fh_os_cpu_ns(void)
     return in_ns(now);
 }
 
+/* The head of the kernel's struct rusage: microseconds in user mode and in the kernel. */
+struct kernel_usage {
+    struct {
+        int64_t seconds;
+        int64_t microseconds;
+    } user, system;
+    int64_t others[14];
+};
+
+void fh_os_cpu_split_ns(uint64_t *user_ns, uint64_t *system_ns)
+{
+    struct kernel_usage usage = {0};
+    fh_syscall2(SYS_getrusage, 0, (long)&usage);
+    *user_ns = (uint64_t)usage.user.seconds * SECOND + (uint64_t)usage.user.microseconds * 1000;
+    *system_ns =
+        (uint64_t)usage.system.seconds * SECOND + (uint64_t)usage.system.microseconds * 1000;
+}
+
 void fh_os_sleep_ns(uint64_t ns)
 {
     struct kernel_time left = {(int64_t)(ns / SECOND), (int64_t)(ns % SECOND)};

@@ -113,6 +113,12 @@ int fh_os_open_write(const char *path)
                             O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
 }
 
+int fh_os_open_append(const char *path)
+{
+    return (int)fh_syscall4(SYS_openat, AT_FDCWD, (long)path,
+                            O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+}
+
 int64_t fh_os_read(int fd, void *buf, size_t size)
 {
     long got;

@@ -17,6 +17,8 @@ extern unsigned fh_os_page_shift;
 
 uint64_t fh_os_now_ns(void); /* CLOCK_MONOTONIC */
 uint64_t fh_os_cpu_ns(void); /* CLOCK_PROCESS_CPUTIME_ID */
+void fh_os_cpu_split_ns(uint64_t *user_ns,
+                        uint64_t *system_ns); /* RUSAGE_SELF; 0 and 0 on failure */
 void fh_os_sleep_ns(uint64_t ns);
 int fh_os_getpid(void);
 int fh_os_gettid(void);
@@ -30,18 +32,21 @@ fh_os_abort(void); /* SIGABRT with the default action, whatever the program inst
 _Noreturn void fh_os_exit(int status); /* exit_group */
 
 int fh_os_open_read(const char *path);
-int fh_os_open_write(const char *path); /* create, truncate, 0644, O_CLOEXEC */
+int fh_os_open_write(const char *path);  /* create, truncate, 0644, O_CLOEXEC */
+int fh_os_open_append(const char *path); /* create, each write at the end, 0644, O_CLOEXEC */
 int64_t fh_os_read(int fd, void *buf, size_t size);
-/* At a place in the file; the descriptor's own position stays. Short only at the end of the file. */
+/* At a place in the file; the descriptor's own position stays. Short only at the end of the file.
+ */
 int64_t fh_os_read_at(int fd, void *buf, size_t size, uint64_t offset);
 int64_t fh_os_write(int fd, const void *buf, size_t size); /* all of it, EINTR retried */
 void fh_os_close(int fd);
 /* Reads a small file whole, terminated; length or negative errno. */
 int64_t fh_os_read_file(const char *path, char *buf, size_t size);
 
-/* Whether the thread is blocked inside a system call right now: /proc/self/task/TID/syscall. False when it runs, or
- * when that can't be told; true for the caller itself, which is then reading that file. Some 7 µs. Beware: the
- * call may be a signal handler's that interrupted the thread anywhere, also in our own code. */
+/* Whether the thread is blocked inside a system call right now: /proc/self/task/TID/syscall. False
+ * when it runs, or when that can't be told; true for the caller itself, which is then reading that
+ * file. Some 7 µs. Beware: the call may be a signal handler's that interrupted the thread anywhere,
+ * also in our own code. */
 bool fh_os_thread_in_syscall(int tid);
 /* A full barrier on every running thread of the process; 0 or negative errno. */
 int fh_os_membarrier(void);
