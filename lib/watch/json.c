@@ -97,7 +97,11 @@ static void begin_member(struct fh_json *json, const char *key)
 
 void fh_json_begin(struct fh_json *json, char *text, size_t size)
 {
-    *json = (struct fh_json){.text = text, .size = size};
+    json->text = text;
+    json->size = size;
+    json->len = 0;
+    json->is_cut = false;
+    json->has_member = false;
 }
 
 void fh_json_open(struct fh_json *json, const char *key, char bracket)
