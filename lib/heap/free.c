@@ -29,7 +29,7 @@
 
 /* ---- runs ---------------------------------------------------------------------------------------------------------- */
 
-static void emptied(struct fh_heap *heap, struct fh_run *run)
+void fh_run_emptied(struct fh_heap *heap, struct fh_run *run)
 {
     run->countdown = run->used_floor = 0;
     /* A poke on its way: the run must not leave the heap before it is collected. */
@@ -56,7 +56,7 @@ void fh_run_settle(struct fh_heap *heap, struct fh_run *run)
         run->countdown = used;
         run->used_floor = 0;
         if (used == 0)
-            emptied(heap, run);
+            fh_run_emptied(heap, run);
         else
             fh_queue_push(heap, run, FH_STATE_PARTIAL);
         return;
@@ -65,7 +65,7 @@ void fh_run_settle(struct fh_heap *heap, struct fh_run *run)
             /* It was announced when its first block came free; the helper may have looked and ended since. */
             fh_decay_wanted(heap, (size_t)run->span << FH_GRANULE_SHIFT);
             fh_queue_remove(heap, run);
-            emptied(heap, run);
+            fh_run_emptied(heap, run);
         }
         return;
     default:

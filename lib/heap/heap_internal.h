@@ -150,6 +150,7 @@ FH_API void fh_free_event(struct fh_run *run);
 /* free.c: a block back to its run, heap locked, any state. */
 void fh_run_put_back(struct fh_heap *heap, struct fh_run *run, void *block);
 void fh_run_settle(struct fh_heap *heap, struct fh_run *run); /* queues, empties after frees */
+void fh_run_emptied(struct fh_heap *heap, struct fh_run *run); /* in no queue, all free: kept or to the pool */
 /* The block at p: its run when p is the beginning of a block; else NULL (reports nothing). */
 struct fh_run *fh_block_run(const void *p, struct fh_pages **pages);
 

@@ -6,7 +6,8 @@
  * and goes costs neither faults nor system calls.
  *
  * Growing: in the run's own slack; then into free granules behind it; then, from REMAP_FROM on, by moving the pages
- * (mremap) to a new run instead of copying them. The vacated addresses are mapped anew at once. A run whose pages
+ * (mremap) to a new run instead of copying them (below that the copy into pages that are in memory already is quicker than three
+ * system calls and the faults on what was vacated). The vacated addresses are mapped anew at once. A run whose pages
  * were moved in is a mapping of its own that the kernel can't merge with its neighbours, so when it is freed its range is
  * mapped anew too.
  */
@@ -16,7 +17,7 @@
 #include <errno.h>
 #include <string.h>
 
-#define REMAP_FROM ((size_t)256 << 10)
+#define REMAP_FROM ((size_t)1 << 20)
 
 static size_t granules_for(size_t bytes)
 {

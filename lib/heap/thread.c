@@ -93,7 +93,7 @@ void fh_heap_unbin(struct fh_heap *heap)
             run->used_floor = used - 1;
             fh_queue_push(heap, run, fh_run_can_carve(heap, run) ? FH_STATE_FRESH : FH_STATE_FULL);
         } else if (used == 0) {
-            fh_queue_push(heap, run, FH_STATE_EMPTY);
+            fh_run_emptied(heap, run);
         } else {
             fh_queue_push(heap, run, FH_STATE_PARTIAL);
         }
@@ -110,6 +110,20 @@ static void set_owner_of_all(struct fh_heap *heap)
     }
 }
 
+/* What a heap keeps at hand serves nobody when its thread is gone. */
+static void release_empties(struct fh_heap *heap)
+{
+    for (unsigned i = 0; i < 2; i++)
+        for (uint32_t index = heap->empty_first[i]; index != FH_NO_RUN;) {
+            struct fh_run *run = fh_run_at(heap->pages, index);
+            index = run->next;
+            if (atomic_load_explicit(&run->remote, memory_order_relaxed) != 0)
+                continue;
+            fh_queue_remove(heap, run);
+            fh_run_release(heap, run);
+        }
+}
+
 /* Heap locked; nobody runs on it (any more). */
 static void orphan(struct fh_heap *heap)
 {
@@ -118,6 +132,7 @@ static void orphan(struct fh_heap *heap)
     heap->tid = 0;
     set_owner_of_all(heap);
     fh_heap_collect_inbox(heap);
+    release_empties(heap);
     fh_lock_acquire(&fh_root.orphans_lock);
     heap->next_orphan = fh_root.orphans;
     fh_root.orphans = heap;

@@ -11,10 +11,10 @@
  * then takes from the next bin that has anything.
  *
  * Dirty goes before clean: a page that is in memory costs nothing, a page from the kernel half a microsecond and
- * more. But when nothing dirty fits a request of 1 MiB and more, and more than an eighth of what is in use lies idle
- * in dirty spans, that surplus is given back first: or else blocks of changing sizes (5 MiB, 7 MiB, 6 MiB …) would pile up spans
- * that fit nobody. The eighth is the hysteresis: giving back each block at once costs three times the time (measured on
- * mimalloc 2 with 5–25 MiB blocks).
+ * more. A large request that no dirty span fits looks for a row of neighbours of both tempers. When there is none and
+ * more than a quarter of what is in use lies idle in dirty spans, as much of it as is now taken fresh is given back
+ * first: or else blocks of changing sizes (5 MiB, 7 MiB, 6 MiB …) would pile up spans that fit nobody. The quarter is the
+ * hysteresis: giving back each block at once costs three times the time (measured on mimalloc 2 with 5–25 MiB blocks).
  *
  * Each bin is a ring, newest at `first`, oldest before it, so decay takes from the old end and stops at the first
  * young one. When spans merge the older age counts.
@@ -33,6 +33,7 @@
 #define PURGE_SURPLUS_FROM 16u /* granules: requests below never cause a purge */
 #define DIRTY_ALLOWANCE    64u /* granules: 4 MiB may always lie idle */
 #define COMMIT_CHUNK       64u /* granules: one mprotect a 4 MiB */
+#define MIXED_TRIES        32u /* dirty spans looked at for a row of both tempers */
 
 static unsigned bin_of(size_t granules)
 {
@@ -192,6 +193,22 @@ static bool span_fits(const struct fh_pages *pages, uint32_t index, size_t want,
     return at - index < span && span - (at - index) >= want;
 }
 
+static bool is_free(const struct fh_run *run)
+{
+    return run->kind == FH_RUN_CLEAN || run->kind == FH_RUN_DIRTY;
+}
+
+/* Takes `want` granules from the beginning of the free spans that fill [begin, end); only the last can be cut. */
+static void take_row(struct fh_pages *pages, uint32_t begin, uint32_t end, uint32_t want)
+{
+    for (uint32_t index = begin; index < end;) {
+        uint32_t span = fh_run_at(pages, index)->span, use = begin + want - index < span ? begin + want - index : span;
+        span_unlink(pages, index);
+        span_cut(pages, index, index, use);
+        index += span;
+    }
+}
+
 /* Takes `want` granules from one set of bins; FH_NO_RUN when none fits. */
 static uint32_t take_from(struct fh_pages *pages, struct fh_span_bins *bins, size_t want, size_t align)
 {
@@ -215,6 +232,31 @@ static uint32_t take_from(struct fh_pages *pages, struct fh_span_bins *bins, siz
                 index = fh_run_at(pages, index)->next;
             } while (index != first && ++tries < 64);
         }
+    }
+    return FH_NO_RUN;
+}
+
+/* A row of free spans of both tempers that is long enough together, around one of the longest dirty spans; taken, what is too much
+ * filed again. For requests that would otherwise have to purge: the dirty part is used as it is. */
+static uint32_t take_mixed(struct fh_pages *pages, size_t want)
+{
+    unsigned tries = 0;
+    for (unsigned bin = FH_SPAN_BINS; bin-- > 0 && tries < MIXED_TRIES;) {
+        uint32_t first = pages->dirty.first[bin], index = first;
+        if (first == FH_NO_RUN)
+            continue;
+        do {
+            uint32_t begin = index, end = index + fh_run_at(pages, index)->span;
+            while (end - begin < want && end < pages->top && is_free(fh_run_at(pages, end)))
+                end += fh_run_at(pages, end)->span;
+            for (uint32_t before; end - begin < want && (before = span_before(pages, begin)) != FH_NO_RUN;)
+                begin = before;
+            if (end - begin >= want) {
+                take_row(pages, begin, end, (uint32_t)want);
+                return begin;
+            }
+            index = fh_run_at(pages, index)->next;
+        } while (index != first && ++tries < MIXED_TRIES);
     }
     return FH_NO_RUN;
 }
@@ -351,9 +393,13 @@ struct fh_run *fh_pages_alloc(struct fh_pages *pages, size_t granules, size_t al
     fh_lock_acquire(&pages->lock);
     uint32_t index = granules > FH_HUGE_SPAN ? FH_NO_RUN : take_from(pages, &pages->dirty, granules, align);
     if (index == FH_NO_RUN) {
-        size_t allowance = fh_max(DIRTY_ALLOWANCE, pages->used / 8);
-        if (granules >= PURGE_SURPLUS_FROM && pages->dirty.granules > allowance)
-            purge(pages, 0, allowance);
+        if (granules >= PURGE_SURPLUS_FROM && align == 1 && granules <= FH_HUGE_SPAN)
+            index = take_mixed(pages, granules);
+    }
+    if (index == FH_NO_RUN) {
+        size_t allowance = fh_max(DIRTY_ALLOWANCE, pages->used / 4), dirty = pages->dirty.granules;
+        if (granules >= PURGE_SURPLUS_FROM && dirty > allowance)
+            purge(pages, 0, dirty - granules > allowance && dirty > granules ? dirty - granules : allowance);
         index = take_from(pages, &pages->clean, granules, align);
     }
     if (index == FH_NO_RUN)
