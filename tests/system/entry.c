@@ -544,20 +544,6 @@ static void malloc_stats_writes_to_stderr(void)
     close(saved);
 }
 
-/* glibc's internal names, which old programs and libraries still call. */
-static void libc_aliases_are_the_same_heap(void)
-{
-    void *(*alias_malloc)(size_t);
-    void (*alias_free)(void *);
-
-    *(void **)&alias_malloc = OPTIONAL_SYMBOL(__libc_malloc);
-    *(void **)&alias_free = OPTIONAL_SYMBOL(__libc_free);
-    if (!is_ours || alias_malloc == NULL || alias_free == NULL)
-        return;
-    free(alias_malloc(100));
-    alias_free(opaque(malloc(100)));
-}
-
 static void strings_of_libc_can_be_freed(void)
 {
     char *copy = opaque(strdup("a string"));
@@ -604,7 +590,6 @@ int main(void)
     tuning_calls_answer();
     malloc_trim_gives_memory_back();
     malloc_stats_writes_to_stderr();
-    libc_aliases_are_the_same_heap();
     strings_of_libc_can_be_freed();
     heap_check("after the entry points");
     return claims_result();

@@ -74,7 +74,8 @@ passes() {
     local claim=$1 status=0
     shift
     claims=$((claims + 1))
-    timeout "${LIMIT:-100}" "$@" >"$work/out" 2>&1 </dev/null || status=$?
+    # The braces keep the shell's own line about a death by signal out of the way.
+    { timeout "${LIMIT:-100}" "$@" >"$work/out" 2>&1 </dev/null; } 2>/dev/null || status=$?
     if ((status != 0)); then
         not_so "$claim" "$(status_in_words $status): $*" "$work/out"
         return 0

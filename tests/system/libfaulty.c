@@ -7,6 +7,7 @@
  * bytes usable     malloc_usable_size says too much          write      free writes into a
  * neighbour errno      fails without saying ENOMEM
  */
+#pragma GCC visibility push(default) /* the build hides symbols */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <malloc.h>

@@ -3,6 +3,7 @@
  * constructor, in its destructor and in thread-local destructors, frees what the program allocated
  * and lets the program free what it allocated.
  */
+#pragma GCC visibility push(default) /* the build hides symbols */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

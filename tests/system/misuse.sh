@@ -9,7 +9,8 @@ misuse=$(program misuse)
 reports() {
     local status=0
     claims=$((claims + 1))
-    (ulimit -c 0; exec timeout 30 "${under[@]}" "$misuse" "$1" >"$work/out" 2>&1) || status=$?
+    { (ulimit -c 0; exec timeout 30 "${under[@]}" "$misuse" "$1" >"$work/out" 2>&1); } 2>/dev/null ||
+        status=$?
     if ((status != 134)); then
         not_so "$1 to end by SIGABRT" "$(status_in_words $status)" "$work/out"
     elif ! grep -q "^freehold: ERROR: $2" "$work/out"; then
@@ -25,7 +26,7 @@ foreign() {
     shift 3
     claims=$((claims + 1))
     printf '%s\n' "$@" | sed '/^$/d' >"$work/expected"
-    (ulimit -c 0; FREEHOLD=on_foreign=$setting exec timeout 30 "${under[@]}" "$misuse" "$name" >"$work/out" 2>"$work/errors") ||
+    { (ulimit -c 0; FREEHOLD=on_foreign=$setting exec timeout 30 "${under[@]}" "$misuse" "$name" >"$work/out" 2>"$work/errors"); } 2>/dev/null ||
         status=$?
     if ((status != expected)); then
         not_so "$name with on_foreign=$setting to end with status $expected" "$(status_in_words $status)" "$work/errors"
