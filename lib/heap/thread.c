@@ -22,6 +22,7 @@
 #include "os/mem.h"
 #include "os/sys.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <string.h>
 
@@ -250,7 +251,10 @@ struct fh_heap *fh_heap_thread(void)
 
 struct fh_heap *fh_heap_mine(void)
 {
-    return fh_heap_thread();
+    struct fh_heap *heap = fh_heap_thread();
+    if (heap == NULL)
+        errno = ENOMEM;
+    return heap;
 }
 
 /* ---- fork ---------------------------------------------------------------------------------------------------------- */
