@@ -21,8 +21,6 @@
 #include <string.h>
 
 void fh_canary_write(const struct fh_heap *heap, const struct fh_run *run, void *block);
-void fh_heap_lock(struct fh_heap *heap);
-void fh_heap_unlock(struct fh_heap *heap);
 
 /* Class whose blocks hold `size` bytes at multiples of `align`; FH_CLASS_LARGE when there is none. */
 static unsigned aligned_class(size_t size, size_t align)
@@ -75,8 +73,9 @@ size_t fh_usable_size(const void *block)
         return fh_run_usable(run);
     if (fh_emergency_owns(block))
         return fh_emergency_size(block);
-    if (fh_root.foreign_usable != NULL && fh_pages_find(block, NULL) == NULL)
-        return fh_root.foreign_usable(block);
+    if (fh_pages_find(block, NULL) == NULL &&
+        atomic_load_explicit(&fh_root.settings.on_foreign, memory_order_relaxed) != FH_FOREIGN_ABORT)
+        return 0; /* nobody may write there as far as we know */
     fh_report("invalid-free", block, "usable size asked of a pointer that is no block");
     return 0;
 }
@@ -130,11 +129,8 @@ void *fh_realloc_slow(void *block, size_t size)
     if (FH_LIKELY(run != NULL && fh_run_is_mine(run)) && size <= run->block_size && size >= run->block_size / 2)
         return block;
     run = fh_block_run(block, &pages);
-    if (run == NULL && !fh_emergency_owns(block)) {
-        fh_report_foreign(block);
-        errno = EINVAL;
-        return NULL;
-    }
+    if (run == NULL && !fh_emergency_owns(block))
+        return fh_report_foreign_realloc(block, size);
     struct fh_heap *home = run != NULL ? run->heap : NULL;
     if (run != NULL && home != NULL && (home->modes & FH_HEAP_FIRST_CLASS))
         return fh_heap_realloc(home, block, size);
@@ -217,6 +213,7 @@ struct fh_heap *fh_heap_create(const struct fh_heap_options *options)
 /* All runs back to the pool, bins and queues empty. Heap locked. */
 static void drop_all(struct fh_heap *heap)
 {
+    fh_stats_retire(heap);
     while (heap->all_first != FH_NO_RUN) {
         struct fh_run *run = fh_run_at(heap->pages, heap->all_first);
         atomic_store_explicit(&run->remote, 0, memory_order_relaxed);
@@ -228,6 +225,7 @@ static void drop_all(struct fh_heap *heap)
             fh_run_release(heap, run);
         }
     }
+    atomic_store_explicit(&heap->large_frees, 0, memory_order_relaxed); /* fh_stats_retire took the allocations over */
     memset(heap->bins, 0, sizeof heap->bins);
     memset(heap->queues, 0, sizeof heap->queues);
     memset(heap->empty_first, 0, sizeof heap->empty_first);

@@ -135,27 +135,32 @@ struct fh_run *fh_block_run(const void *p, struct fh_pages **pages)
     return fh_run_begins_block(run, offset) && offset < (size_t)run->capacity * run->block_size ? run : NULL;
 }
 
-static FH_COLD void free_nothing(void *p)
+/* Reports a pointer that is no block, when it can only be one of ours gone wrong; false: it is somebody else's. */
+FH_COLD bool fh_report_own(const void *p)
 {
-    if (fh_emergency_owns(p)) {
-        fh_emergency_free(p);
-        return;
-    }
     struct fh_run *run = fh_pages_find(p, NULL);
     if (run != NULL) {
         struct fh_block block;
         bool is_inside = run->manager->resolve(run, (uintptr_t)p, &block);
         fh_report(is_inside && block.address != p ? "interior-free" : "invalid-free", p,
                   is_inside ? "inside a block, not its beginning" : "in a run, but in none of its blocks");
-        return;
+        return true;
     }
     const struct fh_run *granule = fh_window_run(&fh_pages_main.window, p);
-    if (fh_pages_contain(&fh_pages_main, p) && fh_run_index(&fh_pages_main, granule) >= fh_pages_main.first &&
-        fh_run_index(&fh_pages_main, granule) < fh_pages_main.top) {
-        fh_report("double-free", p, "in memory that is free already");
-        return;
-    }
-    fh_report_foreign(p);
+    if (!fh_pages_contain(&fh_pages_main, p) || fh_run_index(&fh_pages_main, granule) < fh_pages_main.first ||
+        fh_run_index(&fh_pages_main, granule) >= fh_pages_main.top)
+        return false;
+    fh_report("double-free", p, "in memory that is free already");
+    return true;
+}
+
+static FH_COLD void fh_free_nothing(void *p)
+{
+    fh_start(); /* nothing was allocated yet? The settings say what to do with somebody else's pointer */
+    if (fh_emergency_owns(p))
+        fh_emergency_free(p);
+    else if (!fh_report_own(p))
+        fh_report_foreign(p);
 }
 
 static void free_checked(struct fh_heap *heap, struct fh_run *run, void *block, bool is_final)
@@ -203,7 +208,7 @@ void fh_heap_release_quarantined(struct fh_heap *heap, void *block)
 {
     struct fh_run *run = fh_block_run(block, NULL);
     if (run == NULL || run->heap != heap) {
-        free_nothing(block);
+        fh_free_nothing(block);
         return;
     }
     free_first_class(heap, run, block, true);
@@ -218,7 +223,7 @@ void fh_free_slow(void *block)
     if (run == NULL)
         run = fh_block_run(block, &pages);
     if (FH_UNLIKELY(run == NULL)) {
-        free_nothing(block);
+        fh_free_nothing(block);
         return;
     }
     if (FH_UNLIKELY(atomic_load_explicit(&fh_root.listened, memory_order_relaxed) & FH_EVENT_FREE))
@@ -271,7 +276,7 @@ void fh_heap_free(struct fh_heap *heap, void *block)
     if (block == NULL)
         return;
     if (heap->own_pages != NULL && fh_pages_find_in(heap->own_pages, block) == NULL) {
-        free_nothing(block);
+        fh_free_nothing(block);
         return;
     }
     fh_free_fast(&fh_pages_main.window, block);

@@ -99,6 +99,15 @@ struct fh_settings {
 enum fh_on_foreign { FH_FOREIGN_ABORT, FH_FOREIGN_WARN, FH_FOREIGN_IGNORE, FH_FOREIGN_FORWARD };
 enum fh_on_error { FH_ERROR_ABORT, FH_ERROR_CONTINUE, FH_ERROR_EXIT };
 
+/* What preload/ tells about itself: where its code is (reports leave its frames out), libc's own functions, for
+ * pointers of somebody else's allocator, and who writes the record of a process that a memory error ends. */
+struct fh_entry_points {
+    const void *code;
+    void (*foreign_free)(void *block);
+    void *(*foreign_realloc)(void *block, size_t size);
+    void (*write_record)(const char *exit);
+};
+
 /* The one root. */
 struct fh_root {
     struct fh_lock start_lock;
@@ -113,9 +122,9 @@ struct fh_root {
     struct fh_settings settings;
     _Atomic size_t large_bytes;   /* usable bytes of live large blocks */
     uint64_t canary_secret;
-    /* What to do with a pointer of somebody else's allocator: libc's free and so on, set by preload/. */
-    void (*foreign_free)(void *);
-    size_t (*foreign_usable)(const void *);
+    /* Allocations of first-class heaps that were reset or destroyed: all of them freed. */
+    _Atomic uint64_t retired[FH_CLASS_COUNT], retired_large;
+    struct fh_entry_points entry;
 };
 
 extern struct fh_root fh_root;
@@ -138,6 +147,10 @@ FH_INLINE uintptr_t fh_thread_pointer(void)
 #endif
 }
 
+/* free.c: takes a heap's lock; a signal handler that comes meanwhile stays out of this thread's own heap. */
+void fh_heap_lock(struct fh_heap *heap);
+void fh_heap_unlock(struct fh_heap *heap);
+
 /* refill.c: the slow ways to a block. `size` and `align` as the caller gave them. */
 FH_API void *fh_malloc_slow(size_t size);
 void *fh_heap_take(struct fh_heap *heap, size_t size, size_t align, unsigned flags, bool *is_zero);
@@ -153,6 +166,9 @@ void fh_run_settle(struct fh_heap *heap, struct fh_run *run); /* queues, empties
 void fh_run_emptied(struct fh_heap *heap, struct fh_run *run); /* in no queue, all free: kept or to the pool */
 /* The block at p: its run when p is the beginning of a block; else NULL (reports nothing). */
 struct fh_run *fh_block_run(const void *p, struct fh_pages **pages);
+
+/* Reports a pointer that is no block, when it can only be one of ours gone wrong; false: it is somebody else's. */
+bool fh_report_own(const void *p);
 
 /* The main window as it is now, for the entry points' copy. */
 FH_API struct fh_window fh_window_now(void);
@@ -218,8 +234,13 @@ void fh_heap_follow_settings(struct fh_heap *heap); /* heap locked: a changed mo
 FH_API void fh_report(const char *kind, const void *address, const char *detail);
 void fh_report_foreign(const void *address);
 
+void *fh_report_foreign_realloc(void *address, size_t size);
+FH_API void fh_entry_points_are(const struct fh_entry_points *entry);
+
 /* settings.c */
 void fh_settings_start(void);
+/* stats.c */
+void fh_stats_retire(struct fh_heap *heap); /* what it counted stays counted: it is about to be emptied. Heap locked */
 
 /* Usable bytes of a block of this run. */
 FH_INLINE size_t fh_run_usable(const struct fh_run *run)

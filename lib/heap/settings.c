@@ -143,6 +143,21 @@ static int open_log(const char *name)
     return *name != 0 ? -ENAMETOOLONG : fh_os_open_append(path);
 }
 
+/* What a message can show of text that may be anything: one line, not long. */
+struct shown {
+    char text[64];
+};
+
+static struct shown shown(const char *text)
+{
+    struct shown out;
+    size_t length = 0;
+    for (; text[length] != 0 && length + 4 < sizeof out.text; length++)
+        out.text[length] = text[length] >= ' ' && text[length] != 127 ? text[length] : '?';
+    strcpy(out.text + length, text[length] != 0 ? "..." : "");
+    return out;
+}
+
 /* One "name=value" of the variable; at start only. */
 static void apply(char *item)
 {
@@ -153,7 +168,7 @@ static void apply(char *item)
         if (*c == '-')
             *c = '_';
     if (value == NULL) {
-        fh_message("FREEHOLD: \"%s\" has no value; it is ignored", item);
+        fh_message("FREEHOLD: \"%s\" has no value; it is ignored", shown(item).text);
         return;
     }
     if (strcmp(item, "stats") == 0) {
@@ -167,21 +182,21 @@ static void apply(char *item)
         int fd = open_log(value);
         if (fd < 0)
             fh_message("FREEHOLD: log=%s can't be opened (error %d); messages go to standard error",
-                       value, -fd);
+                       shown(value).text, -fd);
         else
             fh_message_to(fd);
         return;
     }
     if (strcmp(item, "mode") == 0) {
         if (strcmp(value, "fast") != 0)
-            fh_message("FREEHOLD: mode=%s does not exist; the mode is fast", value);
+            fh_message("FREEHOLD: mode=%s does not exist; the mode is fast", shown(value).text);
         return;
     }
     int error = fh_ctl_set(item, value);
     if (error == -ENOENT)
-        fh_message("FREEHOLD: there is no setting \"%s\"; it is ignored", item);
+        fh_message("FREEHOLD: there is no setting \"%s\"; it is ignored", shown(item).text);
     else if (error != 0)
-        fh_message("FREEHOLD: %s=%s is not a value of it; the default stays", item, value);
+        fh_message("FREEHOLD: %s=%s is not a value of it; the default stays", item, shown(value).text);
 }
 
 void fh_settings_start(void)

@@ -21,11 +21,24 @@ static uint32_t in_list(const struct fh_heap *heap, unsigned class_index)
     uintptr_t thread = atomic_load_explicit(&heap->thread, memory_order_relaxed);
     if (thread != 0 && thread != fh_thread_pointer())
         return 0;
-    return fh_list_length(heap->bins[class_index].free, ~0u) +
-           fh_list_length(heap->queues[class_index].held, ~0u);
+    /* No list is longer than what was handed out; but a program's error may have closed one to a
+     * ring. */
+    const struct fh_class_queue *queue = &heap->queues[class_index];
+    const void *list =
+        heap->bins[class_index].free != NULL ? heap->bins[class_index].free : queue->held;
+    return fh_list_length(list, queue->handed < FH_GRANULE ? (uint32_t)queue->handed
+                                                           : (uint32_t)FH_GRANULE);
 }
 
 static const uint64_t for_ever = UINT64_MAX;
+
+/* Keeps signal handlers out of this thread's own heap while locks are held. */
+static void enter(int by)
+{
+    struct fh_heap *mine = fh_heap_current;
+    if (mine != &fh_heap_none && mine != &fh_heap_emergency)
+        atomic_fetch_add_explicit(&mine->depth, (uint32_t)by, memory_order_relaxed);
+}
 
 static bool hold(struct fh_lock *lock, uint64_t ns)
 {
@@ -46,8 +59,10 @@ static void add_used(const struct fh_heap *heap, uint64_t used[FH_CLASS_COUNT])
                 fh_run_used(run) -
                 (uint32_t)(atomic_load_explicit(&run->remote, memory_order_relaxed) >> 32);
     }
-    for (unsigned i = 1; i < FH_CLASS_COUNT; i++)
-        used[i] -= in_list(heap, i);
+    for (unsigned i = 1; i < FH_CLASS_COUNT; i++) {
+        uint32_t waiting = in_list(heap, i);
+        used[i] -= waiting < used[i] ? waiting : used[i];
+    }
 }
 
 static bool add_heap(struct fh_heap *heap, struct fh_stats *stats, uint64_t used[FH_CLASS_COUNT],
@@ -64,9 +79,54 @@ static bool add_heap(struct fh_heap *heap, struct fh_stats *stats, uint64_t used
     stats->large_frees += atomic_load_explicit(&heap->large_frees, memory_order_relaxed);
     stats->remote_frees += heap->remote_frees;
     stats->heaps++;
-    stats->threads += atomic_load_explicit(&heap->thread, memory_order_relaxed) != 0;
+    stats->threads += atomic_load_explicit(&heap->thread, memory_order_relaxed) != 0 &&
+                      (heap->modes & FH_HEAP_FIRST_CLASS) == 0;
     fh_lock_release(&heap->lock);
     return true;
+}
+
+/* Large blocks freed by threads that have no heap any more, and first-class heaps that are gone or
+ * were reset. */
+static void add_others(struct fh_stats *stats)
+{
+    const struct fh_heap *const heapless[] = {&fh_heap_none, &fh_heap_emergency};
+    for (unsigned i = 0; i < FH_ARRAY_LEN(heapless); i++) {
+        stats->large_allocs +=
+            atomic_load_explicit(&heapless[i]->large_allocs, memory_order_relaxed);
+        stats->large_frees += atomic_load_explicit(&heapless[i]->large_frees, memory_order_relaxed);
+    }
+    for (unsigned i = 1; i < FH_CLASS_COUNT; i++)
+        stats->classes[i - 1].allocs +=
+            atomic_load_explicit(&fh_root.retired[i], memory_order_relaxed);
+    uint64_t large = atomic_load_explicit(&fh_root.retired_large, memory_order_relaxed);
+    stats->large_allocs += large;
+    stats->large_frees += large;
+}
+
+void fh_stats_retire(struct fh_heap *heap)
+{
+    for (unsigned i = 1; i < FH_CLASS_COUNT; i++)
+        atomic_fetch_add_explicit(&fh_root.retired[i], heap->queues[i].handed - in_list(heap, i),
+                                  memory_order_relaxed);
+    atomic_fetch_add_explicit(
+        &fh_root.retired_large,
+        atomic_exchange_explicit(&heap->large_allocs, 0, memory_order_relaxed),
+        memory_order_relaxed);
+}
+
+static bool add_heaps(struct fh_stats *stats, uint64_t used[FH_CLASS_COUNT], uint64_t ns)
+{
+    bool is_whole = true;
+    enter(1);
+    if (hold(&fh_root.heaps_lock, ns)) {
+        for (struct fh_heap *heap = fh_root.heaps; heap != NULL && is_whole; heap = heap->next)
+            is_whole = add_heap(heap, stats, used, ns);
+        fh_lock_release(&fh_root.heaps_lock);
+    } else {
+        is_whole = false;
+    }
+    enter(-1);
+    return is_whole;
 }
 
 static int sum_up(struct fh_stats *stats, uint64_t ns)
@@ -77,14 +137,9 @@ static int sum_up(struct fh_stats *stats, uint64_t ns)
     stats->size = sizeof *stats;
     stats->class_count = FH_CLASS_COUNT;
     uint64_t used[FH_CLASS_COUNT] = {0};
-    bool is_whole = true;
-    if (!hold(&fh_root.heaps_lock, ns))
+    if (!add_heaps(stats, used, ns))
         return -EBUSY;
-    for (struct fh_heap *heap = fh_root.heaps; heap != NULL && is_whole; heap = heap->next)
-        is_whole = add_heap(heap, stats, used, ns);
-    fh_lock_release(&fh_root.heaps_lock);
-    if (!is_whole)
-        return -EBUSY;
+    add_others(stats);
     for (unsigned i = 1; i < FH_CLASS_COUNT; i++) {
         struct fh_stats_class *class = &stats->classes[i - 1];
         class->block_size = fh_class_size(i);
@@ -123,6 +178,7 @@ int fh_stats_threads(int (*visit)(void *context, const struct fh_stats_thread *t
                      void *context)
 {
     int result = 0;
+    enter(1);
     fh_lock_acquire(&fh_root.heaps_lock);
     for (struct fh_heap *heap = fh_root.heaps; heap != NULL && result == 0; heap = heap->next) {
         if (heap->modes & FH_HEAP_FIRST_CLASS)
@@ -146,5 +202,6 @@ int fh_stats_threads(int (*visit)(void *context, const struct fh_stats_thread *t
         result = visit(context, &thread);
     }
     fh_lock_release(&fh_root.heaps_lock);
+    enter(-1);
     return result;
 }

@@ -129,8 +129,7 @@ static void release_empties(struct fh_heap *heap)
 static void orphan(struct fh_heap *heap)
 {
     fh_heap_unbin(heap);
-    atomic_store_explicit(&heap->thread, 0, memory_order_relaxed);
-    heap->tid = 0;
+    atomic_store_explicit(&heap->thread, 0, memory_order_relaxed); /* tid stays, for statistics */
     set_owner_of_all(heap);
     fh_heap_collect_inbox(heap);
     release_empties(heap);
@@ -214,7 +213,8 @@ static struct fh_heap *find_leftover(uintptr_t me)
 {
     fh_lock_acquire(&fh_root.heaps_lock);
     struct fh_heap *heap = fh_root.heaps;
-    while (heap != NULL && atomic_load_explicit(&heap->thread, memory_order_relaxed) != me)
+    while (heap != NULL && ((heap->modes & FH_HEAP_FIRST_CLASS) != 0 ||
+                            atomic_load_explicit(&heap->thread, memory_order_relaxed) != me))
         heap = heap->next;
     fh_lock_release(&fh_root.heaps_lock);
     return heap;
@@ -286,7 +286,7 @@ static void fork_child(void)
         if (thread == me) {
             heap->tid = fh_os_gettid();
             set_owner_of_all(heap); /* what was lent to the helper comes back */
-        } else if (thread != 0) {
+        } else if (thread != 0 && (heap->modes & FH_HEAP_FIRST_CLASS) == 0) {
             /* Batches that were on their way are lost with their thread's slot: it may have been half written. */
             memset(heap->out, 0, sizeof heap->out);
             atomic_store_explicit(&heap->depth, 0, memory_order_relaxed);

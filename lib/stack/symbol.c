@@ -185,6 +185,38 @@ static const char *path_of(const struct fh_module_details *module)
     return program != NULL ? program : "the program";
 }
 
+/* The function around match->wanted: among the dynamic symbols, else in the file. */
+static bool find_function(const struct fh_module_details *module, struct match *match, char *name)
+{
+    struct match begin = *match;
+    if (find_dynamic(module, match, name))
+        return true;
+    *match = begin;
+    return find_static(module, match, name);
+}
+
+bool fh_stack_function(char *text, size_t size, uintptr_t frame)
+{
+    struct fh_module_place place;
+    struct fh_module_details module;
+    char name[NAME_MAX_BYTES];
+    uintptr_t addr = frame - 1;
+    if (frame == 0 || !fh_module_at(addr, &place) || !fh_module_details(&place, &module))
+        return false;
+    struct match match = {.wanted = addr - module.bias};
+    if (!find_function(&module, &match, name))
+        return false;
+    fh_format(text, size, "%s", name);
+    return true;
+}
+
+bool fh_stack_in_module(uintptr_t frame, const void *code)
+{
+    struct fh_module_place place;
+    return frame != 0 && fh_module_at((uintptr_t)code, &place) &&
+           frame - 1 - place.start < place.end - place.start;
+}
+
 size_t fh_stack_describe(char *text, size_t size, size_t index, uintptr_t frame)
 {
     struct fh_module_place place;
@@ -195,11 +227,7 @@ size_t fh_stack_describe(char *text, size_t size, size_t index, uintptr_t frame)
         return fh_format(text, size, "#%zu %p", index, (void *)addr);
 
     struct match match = {.wanted = addr - module.bias};
-    bool is_found = find_dynamic(&module, &match, name);
-    if (!is_found) {
-        match = (struct match){.wanted = addr - module.bias};
-        is_found = find_static(&module, &match, name);
-    }
+    bool is_found = find_function(&module, &match, name);
     const char *path = path_of(&module);
     unsigned long long offset = addr - module.bias;
     if (!is_found)
