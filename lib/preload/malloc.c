@@ -183,7 +183,7 @@ ENTRY int malloc_info(int options, FILE *stream)
     for (unsigned i = 0; i < stats.class_count; i++)
         if (stats.classes[i].allocs != 0)
             fprintf(stream, "  <size from=\"1\" to=\"%zu\" total=\"%llu\" count=\"%llu\"/>\n", stats.classes[i].block_size,
-                    (unsigned long long)(stats.classes[i].block_size * (stats.classes[i].allocs - stats.classes[i].frees)),
+                    stats.classes[i].block_size * (unsigned long long)(stats.classes[i].allocs - stats.classes[i].frees),
                     (unsigned long long)(stats.classes[i].allocs - stats.classes[i].frees));
     fprintf(stream,
             "</sizes>\n<total type=\"rest\" count=\"%zu\" size=\"%zu\"/>\n<system type=\"current\" size=\"%zu\"/>\n"
