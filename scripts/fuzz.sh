@@ -6,7 +6,7 @@ build=$1
 seconds=$2
 cd "$(dirname "$0")/.."
 status=0
-for fuzzer in "$build"/fuzz/fuzz_*; do
+for fuzzer in "$build"/fuzz/*; do
     [[ -x $fuzzer && -f $fuzzer ]] || continue
     name=$(basename "$fuzzer")
     found=$build/fuzz/corpus/$name
