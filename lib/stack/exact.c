@@ -24,7 +24,8 @@ static uintptr_t pc_of(const struct exact_frame *frame)
 
 static bool load_word(const struct fh_cfi_machine *machine, uintptr_t addr, uint64_t *value)
 {
-    if (addr < machine->low || addr >= machine->high || machine->high - addr < sizeof(*value))
+    if (addr % sizeof(*value) != 0 || addr < machine->low || addr >= machine->high ||
+        machine->high - addr < sizeof(*value))
         return false;
     *value = fh_stack_load(addr);
     return true;
@@ -95,7 +96,7 @@ static bool find_row(struct fh_cfi_run *run, uintptr_t addr)
 static bool step_signal_frame(struct exact_frame *frame)
 {
     uintptr_t context = frame->machine.registers[FH_CFI_RSP];
-    if (context < frame->machine.low || context >= frame->machine.high ||
+    if (context % 8 != 0 || context < frame->machine.low || context >= frame->machine.high ||
         frame->machine.high - context < FH_UCONTEXT_BYTES)
         return false;
     fh_ucontext_registers((const void *)context, frame->machine.registers);

@@ -20,6 +20,8 @@ enum {
 };
 /* The kernel keeps at least 128 MiB below the first thread's stack free of its own mappings. */
 #define FIRST_STACK_MAX ((uintptr_t)64 << 20)
+/* No stack is larger; a pointer into the area of mappings is, taken for a size. */
+#define STACK_MAX       ((uintptr_t)1 << 38)
 
 static uintptr_t thread_pointer(void)
 {
@@ -34,14 +36,15 @@ static bool contains(struct fh_stack_region region, uintptr_t addr)
 }
 
 /* Way 2. The two words must bracket both sp and the control block, which no other pair there does:
- * the first is below sp and the sum of both just above the block. */
+ * the first is an address below sp, and it is a plausible number of bytes (not a pointer itself)
+ * from there to just above the block. */
 static bool find_in_control_block(uintptr_t tp, uintptr_t sp, struct fh_stack_region *region)
 {
     if (sp >= tp)
         return false;
     for (uintptr_t at = tp; at < tp + THREAD_BLOCK_BYTES - 8; at += 8) {
         uintptr_t base = fh_stack_load(at), size = fh_stack_load(at + 8), end = base + size;
-        if (base != 0 && base <= sp && end > tp && end - tp <= THREAD_TOP_BYTES) {
+        if (size <= STACK_MAX && base <= sp && end > tp && end - tp <= THREAD_TOP_BYTES) {
             /* Above the control block there is nothing to walk. */
             *region = (struct fh_stack_region){base, tp};
             return true;

@@ -136,7 +136,7 @@ static bool step_to(struct walk *walk, uintptr_t cfa, size_t slot)
 
 static bool can_read(const struct walk *walk, uintptr_t addr, size_t size)
 {
-    return addr >= walk->low && addr < walk->high && walk->high - addr >= size;
+    return addr % 8 == 0 && addr >= walk->low && addr < walk->high && walk->high - addr >= size;
 }
 
 static bool step_realigned(struct walk *walk, uint32_t rule)
@@ -148,12 +148,12 @@ static bool step_realigned(struct walk *walk, uint32_t rule)
     return true;
 }
 
-static bool enter_region(struct fh_stack_cache *cache, struct walk *walk)
+/* A stack pointer between two words is damage: there is nothing to read then. */
+static void enter_region(struct fh_stack_cache *cache, struct walk *walk)
 {
-    struct fh_stack_region region = fh_stack_region_of(cache, walk->sp);
     walk->low = walk->sp;
-    walk->high = region.high;
-    return ++walk->regions <= REGIONS_MAX;
+    walk->high = walk->sp % 8 == 0 ? fh_stack_region_of(cache, walk->sp).high : walk->sp;
+    walk->regions++;
 }
 
 static bool step_signal(struct fh_stack_cache *cache, struct walk *walk)
@@ -164,15 +164,15 @@ static bool step_signal(struct fh_stack_cache *cache, struct walk *walk)
     walk->frame = fh_ucontext_register((const void *)context, FH_UCONTEXT_RIP) + 1;
     walk->fp = fh_ucontext_register((const void *)context, FH_UCONTEXT_RBP);
     walk->sp = fh_ucontext_register((const void *)context, FH_UCONTEXT_RSP);
-    if (walk->sp - sp < walk->high - sp)
-        return true;
-    return enter_region(cache, walk);
+    if (walk->sp % 8 != 0 || walk->sp - sp >= walk->high - sp)
+        enter_region(cache, walk);
+    return walk->regions <= REGIONS_MAX;
 }
 
 static bool step_guessing(struct walk *walk)
 {
     uintptr_t fp = walk->fp;
-    if (fp % 8 != 0 || fp < walk->sp || !can_read(walk, fp, 16) ||
+    if (fp < walk->sp || !can_read(walk, fp, 16) ||
         !fh_module_is_return_address(fh_stack_load(fp + 8)))
         return false;
     atomic_fetch_add_explicit(&fh_stack_root.guessed_frames, 1, memory_order_relaxed);
@@ -412,12 +412,6 @@ static void count_broken(const struct walk *walk)
         atomic_fetch_add_explicit(&fh_stack_root.broken_walks, 1, memory_order_relaxed);
 }
 
-static void begin(struct walk *walk, struct fh_stack_cache *cache)
-{
-    walk->low = walk->sp;
-    walk->high = fh_stack_region_of(cache, walk->sp).high;
-}
-
 /* The cache for rules, or NULL while a capture that we interrupted uses it. */
 static struct fh_stack_cache *lock_cache(struct fh_stack_cache *cache)
 {
@@ -443,7 +437,7 @@ FH_NOINLINE size_t fh_stack_capture(struct fh_stack_cache *cache, uintptr_t *fra
     struct fh_stack_output out = {frames, max, skip};
     uintptr_t sp = walk.sp;
     cache = lock_cache(cache);
-    begin(&walk, cache);
+    enter_region(cache, &walk);
     size_t n = go(cache, &walk, &out);
     if (FH_UNLIKELY(walk.needs_exact))
         n = fh_stack_exact(cache, sp, &out);
@@ -479,7 +473,7 @@ size_t fh_stack_capture_from(struct fh_stack_cache *cache, const void *ucontext,
                         .fp = fh_ucontext_register(ucontext, FH_UCONTEXT_RBP)};
     struct fh_stack_output out = {frames, max, skip};
     cache = lock_cache(cache);
-    begin(&walk, cache);
+    enter_region(cache, &walk);
     size_t n = start_of_wild_call(&walk, &out);
     n += go(cache, &walk, &out);
     if (FH_UNLIKELY(walk.needs_exact)) {
