@@ -6,7 +6,8 @@
  * storage of nobody: no libc, no errno, no malloc here. Owners that are busy purge their own runs at a heartbeat when the
  * helper has asked them to (is_decay_due).
  *
- * Which pages. A run is *quiet* when its count of used blocks has not changed for four ticks. Quiet runs with free blocks lose the pages in which every
+ * Which pages. Pages of a run that are in memory but not carved, from an earlier life of the granule, go when the run is four
+ * ticks old. A run is *quiet* when its count of used blocks has not changed for four ticks. Quiet runs with free blocks lose the pages in which every
  * block is free (run.c). Free spans of the page pool go when they are four ticks old.
  *
  * Whose runs: the hand-over protocol. Owners push to run->local and pop bins without locks, so the helper may touch a thread's run only when that thread
@@ -81,7 +82,9 @@ void fh_decay_wanted(struct fh_heap *heap, size_t bytes)
         return;
     if (atomic_load_explicit(&fh_root.settings.decay_ms, memory_order_relaxed) < 0)
         return;
-    start_helper();
+    /* A vfork child works in this memory, but its helper would be its own thread and die with it. */
+    if (fh_os_getpid() == fh_root.pid)
+        start_helper();
 }
 
 /* After a fork there is one thread. */
@@ -207,12 +210,15 @@ static size_t purge_heap(struct fh_heap *heap, unsigned ticks, bool *is_pending)
             *is_pending = true;
             return 0;
         }
-        fh_heap_collect_inbox(heap);
-        given = purge_mine(heap, ticks, ~0u);
+        /* A thread may have adopted it meanwhile: then it is not ours to touch. */
+        if (atomic_load_explicit(&heap->thread, memory_order_relaxed) == 0) {
+            fh_heap_collect_inbox(heap);
+            given = purge_mine(heap, ticks, ~0u);
+        }
         fh_lock_release(&heap->lock);
         return given;
     }
-    uint32_t index = 0;
+    uint32_t index = FH_NO_RUN;
     bool is_busy = false, is_first = true;
     do {
         if (!fh_lock_try(&heap->lock)) {
@@ -221,15 +227,14 @@ static size_t purge_heap(struct fh_heap *heap, unsigned ticks, bool *is_pending)
         }
         if (is_first)
             index = heap->all_first;
+        else if (fh_run_at(heap->pages, index)->kind != FH_RUN_BLOCKS || fh_run_at(heap->pages, index)->heap != heap)
+            index = FH_NO_RUN; /* the list changed between two batches: the next tick does the rest */
         is_first = false;
-        size_t now = purge_lent(heap, ticks, &index, &is_busy);
-        given += now;
-        uint32_t resume = index;
+        if (atomic_load_explicit(&heap->thread, memory_order_relaxed) == thread)
+            given += purge_lent(heap, ticks, &index, &is_busy);
+        else
+            index = FH_NO_RUN;
         fh_lock_release(&heap->lock);
-        /* Between batches the list may change: go on only while the thread stands still; the next tick does the rest. */
-        index = resume;
-        if (index != FH_NO_RUN && fh_run_at(heap->pages, index)->heap != heap)
-            break;
     } while (index != FH_NO_RUN && !is_busy);
     if (is_busy) {
         atomic_store_explicit(&heap->is_decay_due, true, memory_order_relaxed);
@@ -244,11 +249,24 @@ static void observe_heap(struct fh_heap *heap, bool *is_pending)
         *is_pending = true;
         return;
     }
+    unsigned left = BATCH;
     for (uint32_t index = heap->all_first; index != FH_NO_RUN;) {
         struct fh_run *run = fh_run_at(heap->pages, index);
         index = run->heap_next;
-        if (run->kind == FH_RUN_BLOCKS && run->state != FH_STATE_FULL)
+        if (run->kind != FH_RUN_BLOCKS)
+            continue;
+        if (run->state != FH_STATE_FULL)
             observe(run, is_pending);
+        if ((run->dirty & ~run->carved) == 0)
+            continue;
+        /* Carving is done under the lock that we hold, so this needs nobody to stand still. */
+        if (run->epoch >= TICKS_TO_DECAY && left > 0) {
+            fh_run_purge_uncarved(heap, run);
+            left--;
+        } else {
+            run->epoch = (uint8_t)(run->epoch + (run->epoch < TICKS_TO_DECAY));
+            *is_pending = true;
+        }
     }
     fh_lock_release(&heap->lock);
 }

@@ -111,6 +111,7 @@ struct fh_entry_points {
 /* The one root. */
 struct fh_root {
     struct fh_lock start_lock;
+    int pid;                   /* of the process that started, or was forked with our handlers */
     _Atomic int started; /* 0 not, 1 yes */
     struct fh_lock heaps_lock; /* FH_FLOOR_HEAPS: the list */
     struct fh_heap *heaps;     /* all that ever were, but for destroyed ones */
@@ -181,6 +182,8 @@ bool fh_run_can_carve(const struct fh_heap *heap, const struct fh_run *run);
 void *fh_run_carve(struct fh_heap *heap, struct fh_run *run, unsigned pages_wanted, uint32_t *count);
 /* Gives back pages of the run in which every block is free; bytes. */
 size_t fh_run_purge(struct fh_heap *heap, struct fh_run *run);
+/* Gives back pages left from an earlier life of the granules that are not carved (no fast path knows them). */
+size_t fh_run_purge_uncarved(struct fh_heap *heap, struct fh_run *run);
 void fh_run_release(struct fh_heap *heap, struct fh_run *run);
 void fh_queue_push(struct fh_heap *heap, struct fh_run *run, enum fh_run_state state);
 void fh_queue_remove(struct fh_heap *heap, struct fh_run *run);
@@ -197,6 +200,11 @@ void fh_remote_flush(struct fh_heap *heap);
 void fh_run_poke(struct fh_run *run);
 /* Takes in what others freed; heap locked. */
 void fh_heap_collect_inbox(struct fh_heap *heap);
+/* The inbox of a heap whose runs are another's now: what arrives is sent on by whoever sends it. */
+void fh_inbox_shut(struct fh_heap *heap);
+void fh_inbox_open(struct fh_heap *heap);
+/* In a forked child: takes in every run's blocks, whatever inbox they were on their way to. */
+void fh_heap_collect_forked(struct fh_heap *heap);
 
 /* large.c */
 void *fh_large_alloc(struct fh_heap *heap, size_t size, size_t align, unsigned flags, bool *is_zero);

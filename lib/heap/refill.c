@@ -236,9 +236,12 @@ FH_INLINE void *refill_quick(struct fh_heap *heap, struct fh_bin *bin)
     struct fh_run *run = bin->run;
     if (FH_UNLIKELY(run == NULL))
         return NULL;
+    /* The key before anything else of the run: the helper may just be putting it back. */
+    if (FH_UNLIKELY(!fh_run_is_mine(run)))
+        return NULL;
     void *block = run->local;
     uint32_t available = run->available, count = available - run->countdown; /* used_floor is 0 while it is current */
-    if (FH_UNLIKELY(block == NULL || !fh_run_is_mine(run) || count > available ||
+    if (FH_UNLIKELY(block == NULL || count > available ||
                     (count < SHORT_LIST && count * run->block_size < SHORT_BYTES) ||
                     atomic_load_explicit(&heap->depth, memory_order_relaxed) != 0))
         return NULL;

@@ -12,7 +12,8 @@
  *
  * Collecting (heap locked): the inbox is taken whole; for each run `inbox_next` is read BEFORE the word is
  * exchanged for zero, because from then on somebody else may push the run again and write inbox_next. A run that has changed
- * hands since it was pushed (its heap was adopted) is sent on to the inbox of its heap.
+ * hands since it was pushed (its heap was merged into another) is sent on to the inbox of its heap; the inbox of a heap that was
+ * merged away is SHUT, so that whoever read run->heap a moment too early finds out and reads it again.
  *
  * A word of count 0 with offset 0 in the lower half and bit 0 set is a *poke*: no block, but the owner shall look at the run
  * (a signal handler's free arrived where the slow path could not run).
@@ -34,15 +35,25 @@ static void *word_head(const struct fh_run *run, uint64_t word)
     return low == 0 || low == (uint32_t)POKE ? NULL : (void *)(run->base + (size_t)(low - 1) * 16);
 }
 
+#define SHUT ((struct fh_run *)1)
+
 static void inbox_push(struct fh_run *run)
 {
-    struct fh_heap *heap = run->heap;
-    struct fh_run *first = atomic_load_explicit(&heap->inbox, memory_order_relaxed);
-    do
+    /* acquire pairs with the merge that gave the run to another heap. */
+    struct fh_heap *heap = atomic_load_explicit(&run->heap, memory_order_acquire);
+    struct fh_run *first = atomic_load_explicit(&heap->inbox, memory_order_acquire);
+    for (;;) {
+        if (first == SHUT) { /* merged away: the run's heap was set before its old inbox was shut */
+            heap = atomic_load_explicit(&run->heap, memory_order_acquire);
+            first = atomic_load_explicit(&heap->inbox, memory_order_acquire);
+            continue;
+        }
         atomic_store_explicit(&run->inbox_next, first, memory_order_relaxed);
-    /* release pairs with the acquire in fh_heap_collect_inbox: inbox_next is seen. */
-    while (!atomic_compare_exchange_weak_explicit(&heap->inbox, &first, run, memory_order_release,
-                                                  memory_order_relaxed));
+        /* release pairs with the acquire in fh_heap_collect_inbox: inbox_next is seen. */
+        if (atomic_compare_exchange_weak_explicit(&heap->inbox, &first, run, memory_order_release,
+                                                  memory_order_acquire))
+            return;
+    }
 }
 
 /* Sends the list head … tail of `count` blocks. Lock-free; safe in signal handlers. */
@@ -116,41 +127,75 @@ static void *list_tail(void *list)
     return list;
 }
 
+/* What others freed of one run, back to it. Heap locked. */
+static void collect(struct fh_heap *heap, struct fh_run *run)
+{
+    /* acquire pairs with the release in fh_remote_push; release: inbox_next was read before. */
+    uint64_t word = atomic_exchange_explicit(&run->remote, 0, memory_order_acq_rel);
+    void *head = word_head(run, word);
+    uint32_t count = (uint32_t)(word >> 32);
+    if (head != NULL) {
+        fh_set_next(list_tail(head), run->local);
+        run->local = head;
+    }
+    if (count > fh_run_used(run)) {
+        fh_report("double-free", head, "more blocks of its run were freed than handed out");
+        count = fh_run_used(run);
+    }
+    /* used -= count, with the countdown made to count all of them. */
+    uint32_t used = fh_run_used(run) - count;
+    if (run->state == FH_STATE_CURRENT || run->state == FH_STATE_PARTIAL) {
+        run->countdown = used;
+        run->used_floor = 0;
+    } else if (count > 0) {
+        run->countdown = 0;
+        run->used_floor = used;
+    }
+    fh_run_settle(heap, run);
+}
+
+/* The runs of an inbox that was taken: collected, or sent on when they are another heap's. */
+static void collect_all(struct fh_heap *heap, struct fh_run *run)
+{
+    while (run != NULL && run != SHUT) {
+        struct fh_run *next = atomic_load_explicit(&run->inbox_next, memory_order_relaxed);
+        if (run->heap != heap)
+            inbox_push(run); /* its word is not zero: nobody else pushes it meanwhile */
+        else
+            collect(heap, run);
+        run = next;
+    }
+}
+
 void fh_heap_collect_inbox(struct fh_heap *heap)
 {
-    if (atomic_load_explicit(&heap->inbox, memory_order_relaxed) == NULL)
+    struct fh_run *first = atomic_load_explicit(&heap->inbox, memory_order_relaxed);
+    if (first == NULL || first == SHUT)
         return;
     /* acquire pairs with the release in inbox_push. */
-    struct fh_run *run = atomic_exchange_explicit(&heap->inbox, NULL, memory_order_acquire);
-    while (run != NULL) {
-        struct fh_run *next = atomic_load_explicit(&run->inbox_next, memory_order_relaxed);
-        if (run->heap != heap) { /* its word is not zero: nobody else pushes it meanwhile */
-            inbox_push(run);
-            run = next;
-            continue;
-        }
-        /* acquire pairs with the release in fh_remote_push; release: inbox_next was read before. */
-        uint64_t word = atomic_exchange_explicit(&run->remote, 0, memory_order_acq_rel);
-        void *head = word_head(run, word);
-        uint32_t count = (uint32_t)(word >> 32);
-        if (head != NULL) {
-            fh_set_next(list_tail(head), run->local);
-            run->local = head;
-        }
-        if (count > fh_run_used(run)) {
-            fh_report("double-free", head, "more blocks of its run were freed than handed out");
-            count = fh_run_used(run);
-        }
-        /* used -= count, with the countdown made to count all of them. */
-        uint32_t used = fh_run_used(run) - count;
-        if (run->state == FH_STATE_CURRENT || run->state == FH_STATE_PARTIAL) {
-            run->countdown = used;
-            run->used_floor = 0;
-        } else if (count > 0) {
-            run->countdown = 0;
-            run->used_floor = used;
-        }
-        fh_run_settle(heap, run);
-        run = next;
+    collect_all(heap, atomic_exchange_explicit(&heap->inbox, NULL, memory_order_acquire));
+}
+
+void fh_inbox_shut(struct fh_heap *heap)
+{
+    /* release: the runs' new heap is seen by who finds the inbox shut. */
+    collect_all(heap, atomic_exchange_explicit(&heap->inbox, SHUT, memory_order_acq_rel));
+}
+
+void fh_inbox_open(struct fh_heap *heap)
+{
+    struct fh_run *shut = SHUT;
+    atomic_compare_exchange_strong_explicit(&heap->inbox, &shut, NULL, memory_order_relaxed, memory_order_relaxed);
+}
+
+void fh_heap_collect_forked(struct fh_heap *heap)
+{
+    if (atomic_load_explicit(&heap->inbox, memory_order_relaxed) != SHUT)
+        atomic_store_explicit(&heap->inbox, NULL, memory_order_relaxed);
+    for (uint32_t index = heap->all_first; index != FH_NO_RUN;) {
+        struct fh_run *run = fh_run_at(heap->pages, index);
+        index = run->heap_next;
+        if (run->kind == FH_RUN_BLOCKS && atomic_load_explicit(&run->remote, memory_order_relaxed) != 0)
+            collect(heap, run);
     }
 }

@@ -202,6 +202,7 @@ static void run_init(struct fh_heap *heap, struct fh_run *run, unsigned class_in
     run->flags = 0;
     run->quiet = 0;
     run->seen = 0;
+    run->epoch = 0;
     run->state = FH_STATE_CURRENT;
     run->manager = &fh_heap_manager;
     run->heap = heap;
@@ -226,7 +227,9 @@ struct fh_run *fh_run_new(struct fh_heap *heap, unsigned class_index)
         if (heap->options.limit != 0 &&
             (heap->run_granules + granules) << FH_GRANULE_SHIFT > heap->options.limit)
             return NULL;
-        run = fh_pages_alloc(heap->pages, granules, 1, NULL);
+        /* Many a class never needs more than a page or two. */
+        bool is_first = heap->queues[class_index].runs == 0 && granules == 1;
+        run = is_first ? fh_pages_alloc_sparse(heap->pages) : fh_pages_alloc(heap->pages, granules, 1, NULL);
         if (run == NULL)
             return NULL;
         gather_dirty(heap->pages, run);
@@ -370,6 +373,12 @@ static size_t purge_pages(struct fh_heap *heap, struct fh_run *run, uint64_t set
     fh_pages_count(heap->pages, 0, given >> fh_os_page_shift);
     atomic_fetch_add_explicit(&heap->pages->purged, given, memory_order_relaxed);
     return given;
+}
+
+size_t fh_run_purge_uncarved(struct fh_heap *heap, struct fh_run *run)
+{
+    bool can_purge = (heap->pages->source->capabilities & FH_SOURCE_PURGE) != 0;
+    return can_purge ? purge_pages(heap, run, run->dirty & ~run->carved) : 0;
 }
 
 size_t fh_run_purge(struct fh_heap *heap, struct fh_run *run)

@@ -181,13 +181,18 @@ void fh_heap_adopt_orphan(struct fh_heap *heap)
     struct fh_heap *husk = pop_orphan(true);
     if (husk == NULL)
         return;
-    fh_lock_acquire(&husk->lock);
-    fh_heap_collect_inbox(husk);
-    move_runs(husk, heap);
-    fh_lock_release(&husk->lock);
+    /* Only tried: fork takes the locks of all heaps in another order. */
+    if (fh_lock_try(&husk->lock)) {
+        fh_heap_collect_inbox(husk);
+        move_runs(husk, heap);
+        fh_inbox_shut(husk);
+        fh_lock_release(&husk->lock);
+    }
     fh_lock_acquire(&fh_root.orphans_lock);
     husk->next_orphan = fh_root.orphans;
     fh_root.orphans = husk;
+    if (husk->all_first != FH_NO_RUN)
+        atomic_fetch_add_explicit(&fh_root.orphans_with_runs, 1, memory_order_relaxed);
     fh_lock_release(&fh_root.orphans_lock);
 }
 
@@ -239,6 +244,7 @@ struct fh_heap *fh_heap_thread(void)
     fh_lock_acquire(&heap->lock);
     atomic_store_explicit(&heap->depth, 0, memory_order_relaxed);
     heap->tid = fh_os_gettid();
+    fh_inbox_open(heap);
     atomic_store_explicit(&heap->thread, me, memory_order_relaxed);
     fh_heap_follow_settings(heap);
     set_owner_of_all(heap);
@@ -279,10 +285,12 @@ static void fork_child(void)
 {
     fh_locks_reset_all();
     fh_decay_forked();
+    fh_root.pid = fh_os_getpid();
     uintptr_t me = fh_thread_pointer();
     for (struct fh_heap *heap = fh_root.heaps; heap != NULL; heap = heap->next) {
         uintptr_t thread = atomic_load_explicit(&heap->thread, memory_order_relaxed);
         fh_lock_reset(&heap->lock);
+        fh_heap_collect_forked(heap);
         if (thread == me) {
             heap->tid = fh_os_gettid();
             set_owner_of_all(heap); /* what was lent to the helper comes back */
@@ -309,6 +317,7 @@ bool fh_start(void)
     if (atomic_load_explicit(&fh_root.started, memory_order_relaxed) == 0 && fh_pages_start() == 0) {
         fh_locks_register(&fh_root.orphans_lock, FH_FLOOR_HELPER);
         fh_root.canary_secret = fh_os_random();
+        fh_root.pid = fh_os_getpid();
         fh_settings_start();
         is_first = true;
         atomic_store_explicit(&fh_root.started, 1, memory_order_release);

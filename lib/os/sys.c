@@ -188,6 +188,68 @@ int64_t fh_os_read_file(const char *path, char *buf, size_t size)
  * between, so the answer was true at some moment after this function was called; by the time it
  * returns the thread may have woken.
  */
+/* Calls in which a thread waits and nothing of it runs. Not: those that begin a child in the caller's memory (vfork, clone), that
+ * return into an interrupted frame (rt_sigreturn), or that work on memory. */
+static bool is_waiting_call(unsigned long number)
+{
+    switch (number) {
+    case SYS_read:
+    case SYS_write:
+    case SYS_readv:
+    case SYS_writev:
+    case SYS_pread64:
+    case SYS_pwrite64:
+    case SYS_recvfrom:
+    case SYS_recvmsg:
+    case SYS_recvmmsg:
+    case SYS_sendto:
+    case SYS_sendmsg:
+    case SYS_accept:
+    case SYS_accept4:
+    case SYS_connect:
+    case SYS_ppoll:
+    case SYS_pselect6:
+    case SYS_epoll_pwait:
+    case SYS_futex:
+    case SYS_nanosleep:
+    case SYS_clock_nanosleep:
+    case SYS_wait4:
+    case SYS_waitid:
+    case SYS_rt_sigsuspend:
+    case SYS_rt_sigtimedwait:
+    case SYS_fsync:
+    case SYS_fdatasync:
+    case SYS_io_getevents:
+    case SYS_semtimedop:
+    case SYS_msgrcv:
+    case SYS_mq_timedreceive:
+#ifdef SYS_poll
+    case SYS_poll:
+#endif
+#ifdef SYS_select
+    case SYS_select:
+#endif
+#ifdef SYS_epoll_wait
+    case SYS_epoll_wait:
+#endif
+#ifdef SYS_pause
+    case SYS_pause:
+#endif
+#ifdef SYS_futex_waitv
+    case SYS_futex_waitv:
+#endif
+#ifdef SYS_epoll_pwait2
+    case SYS_epoll_pwait2:
+#endif
+#ifdef SYS_io_uring_enter
+    case SYS_io_uring_enter:
+#endif
+        return true;
+    default:
+        return false;
+    }
+}
+
 bool fh_os_thread_in_syscall(int tid)
 {
     if (!fh_os_may_use(FH_OS_TASK_SYSCALL))
@@ -195,9 +257,12 @@ bool fh_os_thread_in_syscall(int tid)
     char path[64];
     char text[256];
     fh_format(path, sizeof(path), "/proc/self/task/%d/syscall", tid);
-    if (fh_os_read_file(path, text, sizeof(text)) <= 0)
+    if (fh_os_read_file(path, text, sizeof(text)) <= 0 || text[0] < '0' || text[0] > '9')
         return false;
-    return text[0] >= '0' && text[0] <= '9';
+    unsigned long number = 0;
+    for (const char *digit = text; *digit >= '0' && *digit <= '9'; digit++)
+        number = number * 10 + (unsigned long)(*digit - '0');
+    return is_waiting_call(number);
 }
 
 int fh_os_membarrier(void)

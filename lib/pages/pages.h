@@ -53,6 +53,8 @@ void fh_pages_close(struct fh_pages *pages);
 /* A run of `granules`, aligned to `align` granules, kind not set: dirty memory first. *is_zero says whether all of it reads
  * as zero. NULL when there is no more. */
 struct fh_run *fh_pages_alloc(struct fh_pages *pages, size_t granules, size_t align, bool *is_zero);
+/* One granule for somebody who will touch little of it: a clean one if there is one, so that its dirty pages don't lie idle. */
+struct fh_run *fh_pages_alloc_sparse(struct fh_pages *pages);
 /* Back to the pool; the granules' dirty bits say which pages have memory. */
 void fh_pages_free(struct fh_pages *pages, struct fh_run *run);
 /* Makes the run `more` granules longer when what follows is free. */

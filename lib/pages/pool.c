@@ -421,6 +421,20 @@ struct fh_run *fh_pages_alloc(struct fh_pages *pages, size_t granules, size_t al
     return run;
 }
 
+struct fh_run *fh_pages_alloc_sparse(struct fh_pages *pages)
+{
+    fh_lock_acquire(&pages->lock);
+    uint32_t index = take_from(pages, &pages->clean, 1, 1);
+    struct fh_run *run = NULL;
+    if (index != FH_NO_RUN) {
+        run = fh_run_at(pages, index);
+        run_tag(pages, index, 1);
+        pages->used++;
+    }
+    fh_lock_release(&pages->lock);
+    return run != NULL ? run : fh_pages_alloc(pages, 1, 1, NULL);
+}
+
 static void free_granules(struct fh_pages *pages, uint32_t index, uint32_t granules)
 {
     uint8_t epoch = (uint8_t)atomic_load_explicit(&pages->tick, memory_order_relaxed);

@@ -70,7 +70,7 @@ struct fh_run {
     void *local;          /* blocks freed by the owner, linked by their first word */
     uint32_t block_size;  /* bytes */
     uint32_t used_floor;
-    struct fh_heap *heap; /* whose run it is */
+    _Atomic(struct fh_heap *) heap; /* whose run it is; changes when a heap is merged into another */
     uintptr_t base;       /* address of block 0 */
     uint32_t capacity;    /* blocks when every page is carved */
     uint32_t available;   /* blocks that exist: all their pages are carved */
@@ -99,7 +99,7 @@ struct fh_run {
     uint32_t span;          /* granules, at the first granule of a run or free span */
     uint16_t seen;          /* decay: fingerprint of `used` at the last tick */
     uint8_t quiet;          /* decay: ticks since it changed */
-    uint8_t epoch;          /* free span: low bits of the tick at which it became free */
+    uint8_t epoch;          /* free span: low bits of the tick at which it became free; run: ticks since it began */
 };
 
 _Static_assert(sizeof(struct fh_run) == (size_t)1 << FH_RUN_SHIFT, "a header is two cache lines");
@@ -155,7 +155,8 @@ FH_INLINE uintptr_t fh_run_key(uintptr_t thread, uintptr_t granule)
 /* Offset of p in the run's first granule when `thread` may free there without asking; else 64 KiB or more. */
 FH_INLINE uintptr_t fh_run_offset(const struct fh_run *run, const void *p, uintptr_t thread)
 {
-    return (uintptr_t)p + atomic_load_explicit(&run->key, memory_order_relaxed) - thread;
+    /* acquire: what the decay helper did to a run it had borrowed is seen with the key it put back. */
+    return (uintptr_t)p + atomic_load_explicit(&run->key, memory_order_acquire) - thread;
 }
 
 #endif
