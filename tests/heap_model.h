@@ -54,6 +54,7 @@ struct heap_model {
     enum model_kind kind;
     struct fh_heap *heap; /* of MODEL_THREAD the thread's own */
     bool may_fail;
+    unsigned octaves; /* sizes go up to 2^octaves */
     unsigned long calls;
     unsigned long failed;
     uint64_t tags;
@@ -83,11 +84,10 @@ static inline uint8_t model_byte(struct heap_model *model)
     return *model->input++;
 }
 
-/* Two bytes to a size from 0 to 4 MiB, as many small as large ones; five powers of two get lost in
- * no mutation. */
+/* Two bytes to a size: each power of two is as likely as the next. */
 static inline size_t model_size(struct heap_model *model)
 {
-    unsigned octave = model_byte(model) % 23;
+    unsigned octave = model_byte(model) % model->octaves;
     size_t low = (size_t)1 << octave;
 
     return low - 1 + low * model_byte(model) / 256;
@@ -291,7 +291,23 @@ struct model_walk {
     size_t live_bytes;
     size_t known;
     bool is_seen[MODEL_SLOTS];
+    uint8_t
+        slot_of[256]; /* by hash of the address, open addressing: slot + 1, 0 where there is none */
 };
+
+static inline unsigned model_hash(const void *ptr)
+{
+    return (unsigned)(((uintptr_t)ptr >> 4) * 0x9e3779b97f4a7c15u >> 56);
+}
+
+static inline void model_walk_knows(struct model_walk *walk, size_t slot)
+{
+    unsigned at = model_hash(walk->model->slots[slot].ptr);
+
+    while (walk->slot_of[at] != 0)
+        at = (at + 1) % 256;
+    walk->slot_of[at] = (uint8_t)(slot + 1);
+}
 
 static inline int model_visit(void *context, const struct fh_block *block)
 {
@@ -301,16 +317,15 @@ static inline int model_visit(void *context, const struct fh_block *block)
         walk->live++;
         walk->live_bytes += block->usable;
     }
-    for (size_t i = 0; i < MODEL_SLOTS; i++) {
-        const struct model_block *slot = &walk->model->slots[i];
-        if (slot->ptr == NULL || (unsigned char *)block->address != slot->ptr ||
-            (walk->model->kind == MODEL_THREAD && slot->usable >= 4096))
+    for (unsigned at = model_hash(block->address); walk->slot_of[at] != 0; at = (at + 1) % 256) {
+        size_t slot = walk->slot_of[at] - 1u;
+        if (walk->model->slots[slot].ptr != block->address)
             continue;
         MODEL_CLAIM(walk->model, block->is_live, "walk to show the block %p as live",
                     block->address);
-        MODEL_CLAIM(walk->model, !walk->is_seen[i], "walk to visit the block %p once",
+        MODEL_CLAIM(walk->model, !walk->is_seen[slot], "walk to visit the block %p once",
                     block->address);
-        walk->is_seen[i] = true;
+        walk->is_seen[slot] = true;
         walk->known++;
     }
     return 0;
@@ -330,6 +345,7 @@ static inline void model_survey(struct heap_model *model)
             continue;
         if (model->kind == MODEL_THREAD && model->slots[i].usable >= 4096)
             continue;
+        model_walk_knows(&walk, i);
         live++;
         live_bytes += model->slots[i].usable;
         MODEL_CLAIM(model,
@@ -379,7 +395,8 @@ static inline void model_step(struct heap_model *model)
     model->calls++;
     switch (opcode % 16) {
     case 0:
-        model_survey(model);
+        if (way % 4 == 0)
+            model_survey(model);
         break;
     case 1:
         if (way % 8 == 0 && model->kind != MODEL_THREAD) {
@@ -417,6 +434,7 @@ static inline bool model_open(struct heap_model *model, enum model_kind kind, vo
 
     memset(model, 0, sizeof(*model));
     model->kind = kind;
+    model->octaves = 22;
     model->may_fail = may_fail || kind == MODEL_LIMITED || kind == MODEL_BUFFER;
     errno = 0;
     switch (kind) {
