@@ -36,17 +36,17 @@ static unsigned aligned_class(size_t size, size_t align)
 
 /* ---- the calling thread's heap --------------------------------------------------------------------------------------- */
 
-void *fh_malloc(size_t size)
+FH_FAST void *fh_malloc(size_t size)
 {
     return fh_malloc_fast(size);
 }
 
-void *fh_calloc(size_t count, size_t size)
+FH_FAST void *fh_calloc(size_t count, size_t size)
 {
     return fh_calloc_fast(count, size);
 }
 
-void *fh_calloc_slow(size_t count, size_t size)
+FH_FAST void *fh_calloc_slow(size_t count, size_t size)
 {
     size_t bytes;
     if (__builtin_mul_overflow(count, size, &bytes)) {
@@ -80,7 +80,7 @@ size_t fh_usable_size(const void *block)
     return 0;
 }
 
-void *fh_aligned_alloc(size_t align, size_t size)
+FH_FAST void *fh_aligned_alloc(size_t align, size_t size)
 {
     if (!fh_is_pow2(align)) {
         errno = EINVAL;
@@ -91,13 +91,12 @@ void *fh_aligned_alloc(size_t align, size_t size)
     unsigned class_index = aligned_class(size, align);
     if (class_index < FH_CLASS_COUNT)
         return fh_malloc_fast(fh_class_size(class_index));
-    struct fh_heap *heap = fh_heap_current == &fh_heap_none ? fh_heap_thread() : fh_heap_current;
+    struct fh_heap *heap = fh_handler_settle();
+    if (heap == &fh_heap_none)
+        heap = fh_heap_thread();
     void *block = NULL;
-    if (heap != NULL) {
-        bool is_inside = heap == &fh_heap_emergency || atomic_load_explicit(&heap->depth, memory_order_relaxed) != 0;
-        block = is_inside ? fh_emergency_alloc(size, align)
-                          : fh_large_alloc(NULL, fh_max(size, 1), align, 0, NULL);
-    }
+    if (heap != NULL)
+        block = fh_is_inside(heap) ? fh_take_inside(size, align) : fh_take_large(fh_max(size, 1), align);
     if (block == NULL)
         errno = ENOMEM;
     else if (FH_UNLIKELY(atomic_load_explicit(&fh_root.listened, memory_order_relaxed) & FH_EVENT_ALLOC))
@@ -120,7 +119,23 @@ static size_t grown(size_t usable, size_t size)
     return usable >= 128 && size > usable && size < more && more <= FH_CLASS_MAX ? more : size;
 }
 
-void *fh_realloc_slow(void *block, size_t size)
+static bool resize_large(struct fh_pages *pages, struct fh_run *run, size_t size)
+{
+    struct fh_heap *before = fh_busy_begin();
+    bool is_done = fh_large_resize(pages, run, size);
+    fh_busy_end(before);
+    return is_done;
+}
+
+static void *move_large(struct fh_pages *pages, struct fh_run *run, size_t size)
+{
+    struct fh_heap *before = fh_busy_begin();
+    void *moved = fh_large_move(pages, run, size);
+    fh_busy_end(before);
+    return moved;
+}
+
+FH_FAST void *fh_realloc_slow(void *block, size_t size)
 {
     if (block == NULL)
         return fh_malloc_fast(size);
@@ -132,40 +147,51 @@ void *fh_realloc_slow(void *block, size_t size)
     if (run == NULL && !fh_emergency_owns(block))
         return fh_report_foreign_realloc(block, size);
     struct fh_heap *home = run != NULL ? run->heap : NULL;
-    if (run != NULL && home != NULL && (home->modes & FH_HEAP_FIRST_CLASS))
+    bool is_inside = fh_is_inside(fh_heap_current);
+    if (run != NULL && home != NULL && (home->modes & FH_HEAP_FIRST_CLASS) && !is_inside)
         return fh_heap_realloc(home, block, size);
     size_t usable = run != NULL ? fh_run_usable(run) : fh_emergency_size(block);
     bool is_told = (atomic_load_explicit(&fh_root.listened, memory_order_relaxed) & FH_EVENT_RESIZE) != 0;
     if (may_stay(usable, size) ||
-        (run != NULL && run->kind == FH_RUN_LARGE && size > FH_CLASS_MAX && size <= FH_SIZE_MAX &&
-         fh_large_resize(pages, run, size))) {
+        (run != NULL && run->kind == FH_RUN_LARGE && size > FH_CLASS_MAX && size <= FH_SIZE_MAX && !is_inside &&
+         resize_large(pages, run, size))) {
         if (is_told)
             fh_event_tell(FH_EVENT_RESIZE, block, block, size, fh_usable_size(block), __builtin_return_address(0));
         return block;
     }
     void *moved = NULL;
-    if (run != NULL && run->kind == FH_RUN_LARGE && size > usable)
-        moved = fh_large_move(pages, run, size);
+    if (run != NULL && run->kind == FH_RUN_LARGE && size > usable && !is_inside)
+        moved = move_large(pages, run, size);
     if (moved == NULL) {
         moved = fh_malloc_fast(grown(usable, size));
         if (moved == NULL)
             return NULL;
         memcpy(moved, block, usable < size ? usable : size);
-        fh_free_fast(&fh_pages_main.window, block);
+        fh_free_fast(&fh_free_window, block);
     } else if (is_told) {
         fh_event_tell(FH_EVENT_RESIZE, moved, block, size, fh_usable_size(moved), __builtin_return_address(0));
     }
     return moved;
 }
 
-void *fh_realloc(void *block, size_t size)
+FH_FAST void *fh_realloc(void *block, size_t size)
 {
-    return fh_realloc_fast(&fh_pages_main.window, block, size);
+    return fh_realloc_fast(&fh_free_window, block, size);
 }
 
 /* ---- first-class heaps ------------------------------------------------------------------------------------------------- */
 
 #define OWN_WINDOW ((size_t)64 << 30)
+
+static void give_struct_back(struct fh_heap *heap)
+{
+    struct fh_heap *before = fh_busy_begin();
+    fh_lock_acquire(&fh_root.heaps_lock);
+    heap->next = fh_root.spare;
+    fh_root.spare = heap;
+    fh_lock_release(&fh_root.heaps_lock);
+    fh_busy_end(before);
+}
 
 struct fh_heap *fh_heap_create(const struct fh_heap_options *options)
 {
@@ -176,7 +202,7 @@ struct fh_heap *fh_heap_create(const struct fh_heap_options *options)
         errno = EINVAL;
         return NULL;
     }
-    struct fh_heap *heap = fh_start() ? fh_heap_struct() : NULL;
+    struct fh_heap *heap = fh_heap_thread() != NULL ? fh_heap_struct() : NULL;
     if (heap == NULL) {
         errno = ENOMEM;
         return NULL;
@@ -186,10 +212,7 @@ struct fh_heap *fh_heap_create(const struct fh_heap_options *options)
         pages = fh_meta_alloc(sizeof *pages);
         int error = pages == NULL ? -ENOMEM : fh_pages_open(pages, options->source, OWN_WINDOW);
         if (error != 0) {
-            fh_lock_acquire(&fh_root.heaps_lock);
-            heap->next = fh_root.spare;
-            fh_root.spare = heap;
-            fh_lock_release(&fh_root.heaps_lock);
+            give_struct_back(heap);
             errno = -error;
             return NULL;
         }
@@ -244,19 +267,18 @@ void fh_heap_destroy(struct fh_heap *heap)
 {
     if (heap == NULL)
         return;
+    struct fh_heap *before = fh_busy_begin();
     fh_lock_acquire(&fh_root.heaps_lock);
     struct fh_heap **link = &fh_root.heaps;
     while (*link != heap)
         link = &(*link)->next;
     *link = heap->next;
     fh_lock_release(&fh_root.heaps_lock);
+    fh_busy_end(before);
     fh_heap_reset(heap);
     if (heap->own_pages != NULL)
         fh_pages_close(heap->own_pages); /* its struct is metadata and stays */
-    fh_lock_acquire(&fh_root.heaps_lock);
-    heap->next = fh_root.spare;
-    fh_root.spare = heap;
-    fh_lock_release(&fh_root.heaps_lock);
+    give_struct_back(heap);
 }
 
 static void *heap_take(struct fh_heap *heap, size_t size, size_t align, unsigned flags)
@@ -417,11 +439,13 @@ static int for_heaps(struct fh_heap *heap, int (*act)(struct fh_heap *, void *),
     if (heap != NULL)
         return act(heap, context);
     int result = 0;
+    struct fh_heap *before = fh_busy_begin();
     fh_lock_acquire(&fh_root.heaps_lock);
     for (heap = fh_root.heaps; heap != NULL && result == 0; heap = heap->next)
         if (stands_still(heap))
             result = act(heap, context);
     fh_lock_release(&fh_root.heaps_lock);
+    fh_busy_end(before);
     return result;
 }
 

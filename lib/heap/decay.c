@@ -333,12 +333,12 @@ size_t fh_decay_all(size_t keep)
     struct fh_heap *mine = fh_heap_current;
     if (atomic_load_explicit(&fh_root.started, memory_order_acquire) != 1)
         return 0;
-    if (mine != &fh_heap_none && mine != &fh_heap_emergency) {
-        if (atomic_load_explicit(&mine->depth, memory_order_relaxed) != 0)
-            return 0;
+    if (fh_is_inside(mine))
+        return 0;
+    struct fh_heap *before = fh_busy_begin();
+    fh_large_free_late();
+    if (mine != &fh_heap_none)
         fh_remote_flush(mine);
-        atomic_store_explicit(&mine->depth, 1, memory_order_relaxed);
-    }
     fh_lock_acquire(&fh_root.heaps_lock);
     for (struct fh_heap *heap = fh_root.heaps; heap != NULL; heap = heap->next) {
         if (heap == mine) {
@@ -357,8 +357,7 @@ size_t fh_decay_all(size_t keep)
     }
     fh_lock_release(&fh_root.heaps_lock);
     given += fh_pages_purge(&fh_pages_main, 0, keep, NULL);
-    if (mine != &fh_heap_none && mine != &fh_heap_emergency)
-        atomic_store_explicit(&mine->depth, 0, memory_order_relaxed);
+    fh_busy_end(before);
     return given;
 }
 

@@ -73,7 +73,7 @@ void fh_run_settle(struct fh_heap *heap, struct fh_run *run)
     }
 }
 
-void fh_free_event(struct fh_run *run)
+FH_FAST void fh_free_event(struct fh_run *run)
 {
     struct fh_heap *heap = run->heap;
     if (run->state == FH_STATE_CURRENT)
@@ -181,20 +181,19 @@ static void free_checked(struct fh_heap *heap, struct fh_run *run, void *block, 
     }
 }
 
+/* A thread that has no heap yet gets one: its depth tells signal handlers. */
 void fh_heap_lock(struct fh_heap *heap)
 {
-    struct fh_heap *mine = fh_heap_current;
-    if (mine != &fh_heap_none && mine != &fh_heap_emergency)
-        atomic_fetch_add_explicit(&mine->depth, 1, memory_order_relaxed);
+    if (fh_heap_current == &fh_heap_none)
+        fh_heap_thread();
+    fh_busy_begin();
     fh_lock_acquire(&heap->lock);
 }
 
 void fh_heap_unlock(struct fh_heap *heap)
 {
     fh_lock_release(&heap->lock);
-    struct fh_heap *mine = fh_heap_current;
-    if (mine != &fh_heap_none && mine != &fh_heap_emergency)
-        atomic_fetch_sub_explicit(&mine->depth, 1, memory_order_relaxed);
+    fh_busy_end(fh_heap_current);
 }
 
 static void free_first_class(struct fh_heap *heap, struct fh_run *run, void *block, bool is_final)
@@ -214,10 +213,25 @@ void fh_heap_release_quarantined(struct fh_heap *heap, void *block)
     free_first_class(heap, run, block, true);
 }
 
-void fh_free_slow(void *block)
+/* In a handler that interrupted us, or nested in our own slow path: no lock, no list of this thread. */
+static FH_COLD void free_inside(struct fh_run *run, void *block)
+{
+    if (run->kind == FH_RUN_LARGE && run->heap == NULL)
+        fh_large_free_later(run);
+    else if (run->kind == FH_RUN_LARGE)
+        free_first_class(run->heap, run, block, false);
+    else
+        fh_remote_push(run, block, block, 1);
+}
+
+FH_FAST void fh_free_slow(void *block)
 {
     if (block == NULL)
         return;
+    struct fh_heap *current = fh_heap_current;
+    if (FH_UNLIKELY(current == &fh_heap_emergency))
+        current = fh_handler_settle();
+    fh_window_open(&fh_free_window);
     struct fh_pages *pages = &fh_pages_main;
     struct fh_run *run = fh_run_quickly(block);
     if (run == NULL)
@@ -229,11 +243,19 @@ void fh_free_slow(void *block)
     if (FH_UNLIKELY(atomic_load_explicit(&fh_root.listened, memory_order_relaxed) & FH_EVENT_FREE))
         fh_event_tell(FH_EVENT_FREE, block, NULL, 0, fh_run_usable(run), __builtin_return_address(0));
     struct fh_heap *heap = run->heap;
+    if (FH_UNLIKELY(fh_is_inside(current))) {
+        free_inside(run, block);
+        return;
+    }
     if (run->kind == FH_RUN_LARGE) {
-        if (heap != NULL)
+        if (heap != NULL) {
             free_first_class(heap, run, block, false);
-        else
-            fh_large_free(pages, run);
+            return;
+        }
+        current = fh_busy_begin();
+        fh_large_free_late();
+        fh_large_free(pages, run);
+        fh_busy_end(current);
         return;
     }
     uintptr_t me = fh_thread_pointer();
@@ -261,14 +283,9 @@ void fh_free_slow(void *block)
     fh_remote_free(run, block);
 }
 
-struct fh_window fh_window_now(void)
+FH_FAST void fh_free_any(void *block)
 {
-    return fh_pages_main.window;
-}
-
-void fh_free_any(void *block)
-{
-    fh_free_fast(&fh_pages_main.window, block);
+    fh_free_fast(&fh_free_window, block);
 }
 
 void fh_heap_free(struct fh_heap *heap, void *block)
@@ -279,5 +296,5 @@ void fh_heap_free(struct fh_heap *heap, void *block)
         fh_free_nothing(block);
         return;
     }
-    fh_free_fast(&fh_pages_main.window, block);
+    fh_free_any(block);
 }

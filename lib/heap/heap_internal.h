@@ -117,6 +117,7 @@ struct fh_root {
     struct fh_heap *heaps;     /* all that ever were, but for destroyed ones */
     struct fh_heap *spare;     /* structs of destroyed heaps */
     struct fh_lock orphans_lock; /* floor between heap and pages */
+    _Atomic(struct fh_run *) late; /* large blocks that handlers freed: large.c; linked by inbox_next */
     struct fh_heap *orphans;   /* abandoned heaps that may have runs */
     _Atomic uint32_t orphans_with_runs;
     _Atomic unsigned listened; /* event kinds that somebody listens to */
@@ -136,6 +137,9 @@ extern FH_API __thread struct fh_heap *fh_heap_current __attribute__((tls_model(
 extern FH_API struct fh_heap fh_heap_none;
 /* A signal handler that interrupted our code: allocations come from the emergency arena. */
 extern FH_API struct fh_heap fh_heap_emergency;
+
+/* heap->thread of a heap whose slow path was left by a jump: nobody's for ever. */
+#define FH_THREAD_CONDEMNED ((uintptr_t)1)
 
 FH_INLINE uintptr_t fh_thread_pointer(void)
 {
@@ -158,6 +162,11 @@ void *fh_heap_take(struct fh_heap *heap, size_t size, size_t align, unsigned fla
 /* From one class, heap locked; NULL when there is no memory. */
 void *fh_heap_take_class(struct fh_heap *heap, unsigned class_index, unsigned flags);
 
+/* A block for a handler that interrupted us, or for a call nested in our own slow path. */
+void *fh_take_inside(size_t size, size_t align);
+/* A large block for the calling thread. */
+void *fh_take_large(size_t size, size_t align);
+
 /* free.c */
 FH_API void fh_free_slow(void *block);
 FH_API void fh_free_event(struct fh_run *run);
@@ -171,8 +180,6 @@ struct fh_run *fh_block_run(const void *p, struct fh_pages **pages);
 /* Reports a pointer that is no block, when it can only be one of ours gone wrong; false: it is somebody else's. */
 bool fh_report_own(const void *p);
 
-/* The main window as it is now, for the entry points' copy. */
-FH_API struct fh_window fh_window_now(void);
 
 /* run.c: carving, purging, lists of runs; heap locked. */
 extern const struct fh_owner fh_heap_manager;
@@ -209,6 +216,9 @@ void fh_heap_collect_forked(struct fh_heap *heap);
 /* large.c */
 void *fh_large_alloc(struct fh_heap *heap, size_t size, size_t align, unsigned flags, bool *is_zero);
 void fh_large_free(struct fh_pages *pages, struct fh_run *run);
+/* From a handler that interrupted us: lock-free; whoever next works on large blocks, or refills, does it. */
+void fh_large_free_later(struct fh_run *run);
+void fh_large_free_late(void);
 /* In place when it can be; else NULL. */
 bool fh_large_resize(struct fh_pages *pages, struct fh_run *run, size_t size);
 void *fh_large_move(struct fh_pages *pages, struct fh_run *run, size_t size);
@@ -233,6 +243,14 @@ void *fh_emergency_alloc(size_t size, size_t align);
 bool fh_emergency_owns(const void *p);
 void fh_emergency_free(void *p);
 size_t fh_emergency_size(const void *p);
+
+/* handler.c */
+extern struct fh_window fh_free_window;          /* for the fast paths of this library */
+FH_API void fh_window_open(struct fh_window *window); /* fills a copy of the main window, unless a handler closed it */
+struct fh_heap *fh_handler_settle(void);  /* the current heap, after those handlers that did not return have been ended */
+void fh_handler_forget(void);             /* the thread ends, or was forked: no handler returns any more */
+bool fh_handler_is_under_way(void);
+void fh_handler_tell(void);               /* a handler allocates: a warning, once */
 
 /* event.c */
 void fh_event_tell(unsigned kind, void *address, void *old_address, size_t requested, size_t usable, const void *caller);
@@ -269,6 +287,33 @@ FH_INLINE bool fh_run_begins_block(const struct fh_run *run, size_t offset)
     if (FH_LIKELY(run->span == 1))
         return offset < FH_GRANULE && (uint32_t)offset * run->reciprocal < run->reciprocal;
     return (offset & 1023) == 0 && (uint32_t)(offset >> 10) * run->coarse < run->coarse;
+}
+
+/* Around everything that takes a lock or changes more than a list's head: a signal handler that comes meanwhile sees it. */
+FH_INLINE struct fh_heap *fh_busy_begin(void)
+{
+    struct fh_heap *heap = fh_heap_current;
+    if (heap == &fh_heap_none)
+        fh_heap_current = &fh_heap_emergency;
+    else if (heap != &fh_heap_emergency) /* handlers put back what they change: no need for one instruction */
+        atomic_store_explicit(&heap->depth, atomic_load_explicit(&heap->depth, memory_order_relaxed) + 1, memory_order_relaxed);
+    atomic_signal_fence(memory_order_seq_cst);
+    return heap;
+}
+
+FH_INLINE void fh_busy_end(struct fh_heap *heap)
+{
+    atomic_signal_fence(memory_order_seq_cst);
+    if (heap == &fh_heap_none)
+        fh_heap_current = heap;
+    else if (heap != &fh_heap_emergency)
+        atomic_store_explicit(&heap->depth, atomic_load_explicit(&heap->depth, memory_order_relaxed) - 1, memory_order_relaxed);
+}
+
+/* Is this thread further up its stack in a slow path, or in a handler that interrupted one? */
+FH_INLINE bool fh_is_inside(const struct fh_heap *heap)
+{
+    return heap == &fh_heap_emergency || atomic_load_explicit(&heap->depth, memory_order_relaxed) != 0;
 }
 
 FH_INLINE void *fh_next(const void *block)

@@ -70,6 +70,7 @@ void *fh_large_alloc(struct fh_heap *heap, size_t size, size_t align, unsigned f
     run->class_index = FH_CLASS_LARGE;
     run->manager = &fh_heap_manager;
     run->heap = heap;
+    atomic_store_explicit(&run->remote, 0, memory_order_relaxed);
     touch(pages, run, bytes);
     if (heap != NULL) {
         fh_all_link(heap, run);
@@ -118,6 +119,35 @@ void fh_large_free(struct fh_pages *pages, struct fh_run *run)
     run->kind = FH_RUN_NONE;
     fh_pages_free(pages, run);
     fh_decay_wanted(NULL, bytes);
+}
+
+void fh_large_free_later(struct fh_run *run)
+{
+    uint64_t none = 0;
+    if (!atomic_compare_exchange_strong_explicit(&run->remote, &none, 1, memory_order_relaxed, memory_order_relaxed)) {
+        fh_report("double-free", (void *)run->base, "the block was freed in a signal handler");
+        return;
+    }
+    struct fh_run *first = atomic_load_explicit(&fh_root.late, memory_order_relaxed);
+    do
+        atomic_store_explicit(&run->inbox_next, first, memory_order_relaxed);
+    /* release pairs with the acquire below: inbox_next is seen. */
+    while (!atomic_compare_exchange_weak_explicit(&fh_root.late, &first, run, memory_order_release, memory_order_relaxed));
+}
+
+void fh_large_free_late(void)
+{
+    if (FH_LIKELY(atomic_load_explicit(&fh_root.late, memory_order_relaxed) == NULL))
+        return;
+    struct fh_run *run = atomic_exchange_explicit(&fh_root.late, NULL, memory_order_acquire);
+    while (run != NULL) {
+        struct fh_run *next = atomic_load_explicit(&run->inbox_next, memory_order_relaxed);
+        struct fh_pages *pages;
+        fh_pages_find((void *)run->base, &pages);
+        atomic_store_explicit(&run->remote, 0, memory_order_relaxed);
+        fh_large_free(pages, run);
+        run = next;
+    }
 }
 
 bool fh_large_resize(struct fh_pages *pages, struct fh_run *run, size_t size)

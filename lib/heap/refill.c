@@ -194,12 +194,13 @@ static void heartbeat(struct fh_heap *heap)
 }
 
 /* The thread's slow path: heap is the calling thread's own, not in use further down its stack. */
-static void *take_slow(struct fh_heap *heap, unsigned class_index)
+FH_FAST static void *take_slow(struct fh_heap *heap, unsigned class_index)
 {
     atomic_store_explicit(&heap->depth, 1, memory_order_relaxed);
     atomic_signal_fence(memory_order_seq_cst);
     fh_lock_acquire(&heap->lock);
     heartbeat(heap);
+    fh_large_free_late();
     void *block = fh_heap_take_class(heap, class_index, 0);
     fh_lock_release(&heap->lock);
     atomic_signal_fence(memory_order_seq_cst);
@@ -207,20 +208,37 @@ static void *take_slow(struct fh_heap *heap, unsigned class_index)
     return block;
 }
 
-static FH_NOINLINE void *malloc_slower(size_t size, unsigned class_index)
+void *fh_take_inside(size_t size, size_t align)
+{
+    fh_handler_tell();
+    return fh_emergency_alloc(size, align);
+}
+
+void *fh_take_large(size_t size, size_t align)
+{
+    struct fh_heap *before = fh_busy_begin();
+    fh_large_free_late();
+    void *block = fh_large_alloc(NULL, size, align, 0, NULL);
+    fh_busy_end(before);
+    return block;
+}
+
+FH_FAST static FH_NOINLINE void *malloc_slower(size_t size, unsigned class_index)
 {
     struct fh_heap *heap = fh_heap_current;
+    if (FH_UNLIKELY(heap == &fh_heap_emergency))
+        heap = fh_handler_settle();
     if (heap == &fh_heap_none)
         heap = fh_heap_thread();
     void *block = NULL;
     if (heap == NULL)
         block = NULL;
-    else if (heap == &fh_heap_emergency || atomic_load_explicit(&heap->depth, memory_order_relaxed) != 0)
-        block = fh_emergency_alloc(size, 16);
+    else if (fh_is_inside(heap))
+        block = fh_take_inside(size, 16);
     else if (class_index < FH_CLASS_COUNT)
         block = take_slow(heap, class_index);
     else
-        block = fh_large_alloc(NULL, size, 0, 0, NULL);
+        block = fh_take_large(size, 0);
     if (block == NULL) {
         errno = ENOMEM;
         return NULL;
@@ -252,7 +270,7 @@ FH_INLINE void *refill_quick(struct fh_heap *heap, struct fh_bin *bin)
     return block;
 }
 
-void *fh_malloc_slow(size_t size)
+FH_FAST void *fh_malloc_slow(size_t size)
 {
     struct fh_heap *heap = fh_heap_current;
     unsigned class_index = fh_class_small(size);
@@ -262,7 +280,7 @@ void *fh_malloc_slow(size_t size)
     return size != 0 ? malloc_slower(size, class_index) : fh_malloc_fast(1);
 }
 
-void *fh_malloc_medium(size_t size)
+FH_FAST void *fh_malloc_medium(size_t size)
 {
     if (FH_UNLIKELY(size > FH_CLASS_MAX))
         return malloc_slower(size, FH_CLASS_LARGE);

@@ -92,7 +92,7 @@ void fh_remote_flush(struct fh_heap *heap)
 }
 
 /* A block of a run that the calling thread does not own. */
-void fh_remote_free(struct fh_run *run, void *block)
+FH_FAST void fh_remote_free(struct fh_run *run, void *block)
 {
     struct fh_heap *heap = fh_heap_current;
     if (heap == &fh_heap_none || heap == &fh_heap_emergency ||

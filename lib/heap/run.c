@@ -162,6 +162,8 @@ void fh_run_set_owner(struct fh_heap *heap, struct fh_run *run)
 {
     bool is_slow = (heap->modes & (FH_HEAP_SHARED | FH_HEAP_OBSERVED | FH_HEAP_CHECKED)) != 0;
     uintptr_t thread = atomic_load_explicit(&heap->thread, memory_order_relaxed);
+    /* The first header is what every address leads to while a window is closed (handler.c). */
+    is_slow |= (uintptr_t)run == fh_pages_main.window.headers;
     atomic_store_explicit(&run->key, is_slow || thread == 0 ? FH_KEY_NOBODY : fh_run_key(thread, run->base),
                           memory_order_release);
 }

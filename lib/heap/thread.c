@@ -203,14 +203,19 @@ static void thread_ends(void *value)
     struct fh_heap *heap = value;
     if (atomic_load_explicit(&heap->thread, memory_order_relaxed) != fh_thread_pointer())
         return;
-    fh_heap_current = &fh_heap_none;
-    atomic_store_explicit(&heap->depth, 1, memory_order_relaxed);
+    fh_handler_forget(); /* a handler that ended the thread */
+    if (fh_heap_current != heap)
+        return; /* condemned */
+    fh_heap_current = &fh_heap_emergency; /* for a signal handler that comes now */
+    atomic_signal_fence(memory_order_seq_cst);
     fh_remote_flush(heap);
+    size_t bytes = heap->run_granules << FH_GRANULE_SHIFT;
     fh_lock_acquire(&heap->lock);
-    atomic_store_explicit(&heap->depth, 0, memory_order_relaxed);
     orphan(heap);
     fh_lock_release(&heap->lock);
-    fh_decay_wanted(NULL, heap->run_granules << FH_GRANULE_SHIFT);
+    fh_decay_wanted(NULL, bytes);
+    atomic_signal_fence(memory_order_seq_cst);
+    fh_heap_current = &fh_heap_none;
 }
 
 /* A heap whose thread ended without telling: it had our thread pointer. */
@@ -225,13 +230,8 @@ static struct fh_heap *find_leftover(uintptr_t me)
     return heap;
 }
 
-struct fh_heap *fh_heap_thread(void)
+static struct fh_heap *find_or_make(uintptr_t me)
 {
-    if (fh_heap_current != &fh_heap_none)
-        return fh_heap_current;
-    if (!fh_start())
-        return NULL;
-    uintptr_t me = fh_thread_pointer();
     struct fh_heap *heap = find_leftover(me);
     if (heap == NULL)
         heap = pop_orphan(false);
@@ -249,6 +249,22 @@ struct fh_heap *fh_heap_thread(void)
     fh_heap_follow_settings(heap);
     set_owner_of_all(heap);
     fh_lock_release(&heap->lock);
+    return heap;
+}
+
+struct fh_heap *fh_heap_thread(void)
+{
+    if (fh_heap_current != &fh_heap_none)
+        return fh_heap_current;
+    if (!fh_start())
+        return NULL;
+    if (fh_heap_current != &fh_heap_none)
+        return fh_heap_current; /* a nested call made it */
+    struct fh_heap *before = fh_busy_begin();
+    struct fh_heap *heap = find_or_make(fh_thread_pointer());
+    fh_busy_end(before);
+    if (heap == NULL)
+        return NULL;
     fh_heap_current = heap;
     if (has_end_key) /* may allocate when there are many keys: the heap is there already */
         pthread_setspecific(end_key, heap);
@@ -312,6 +328,7 @@ bool fh_start(void)
     if (FH_LIKELY(atomic_load_explicit(&fh_root.started, memory_order_acquire) == 1))
         return true;
     bool is_first = false;
+    struct fh_heap *before = fh_busy_begin();
     fh_os_init();
     fh_lock_acquire(&fh_root.start_lock);
     if (atomic_load_explicit(&fh_root.started, memory_order_relaxed) == 0 && fh_pages_start() == 0) {
@@ -323,6 +340,7 @@ bool fh_start(void)
         atomic_store_explicit(&fh_root.started, 1, memory_order_release);
     }
     fh_lock_release(&fh_root.start_lock);
+    fh_busy_end(before);
     if (is_first) {
         /* Outside the lock: both may allocate. Registered at the first allocation, our prepare handler runs last. */
         pthread_atfork(fork_prepare, fork_parent, fork_child);

@@ -17,22 +17,16 @@ static void free_miss(void *block);
 #define FH_FREE_MISS free_miss
 #include "heap/fast.h"
 #include "os/mem.h"
+#include "preload/entry.h"
 #include "freehold/stats.h"
 
-#define ENTRY FH_PUBLIC
-
-/* Our copy of the window: empty until the first free that misses, then as libfreehold's. */
 static struct fh_run nobody;
-static struct fh_window window = {.headers = (uintptr_t)&nobody};
+struct fh_window fh_entry_window = {.headers = (uintptr_t)&nobody};
 
-static FH_NOINLINE void free_miss(void *block)
+FH_FAST static FH_NOINLINE void free_miss(void *block)
 {
-    if (FH_UNLIKELY(window.mask == 0)) {
-        struct fh_window now = fh_window_now();
-        window.headers = now.headers;
-        /* The mask last: with the old one (0) every address leads to the first header, and fits no key. */
-        __atomic_store_n(&window.mask, now.mask, __ATOMIC_RELEASE);
-    }
+    if (FH_UNLIKELY(fh_entry_window.mask == 0))
+        fh_window_open(&fh_entry_window);
     fh_free_slow(block);
 }
 
@@ -43,7 +37,7 @@ ENTRY void *malloc(size_t size)
 
 ENTRY void free(void *block)
 {
-    fh_free_fast(&window, block);
+    fh_free_fast(&fh_entry_window, block);
 }
 
 ENTRY void *calloc(size_t count, size_t size)
@@ -57,7 +51,7 @@ ENTRY void *realloc(void *block, size_t size)
         free(block);
         return NULL;
     }
-    return fh_realloc_fast(&window, block, size);
+    return fh_realloc_fast(&fh_entry_window, block, size);
 }
 
 ENTRY void *reallocarray(void *block, size_t count, size_t size)

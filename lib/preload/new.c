@@ -8,8 +8,7 @@
 
 #include "base/bits.h"
 #include "heap/heap_internal.h"
-
-#define ENTRY FH_PUBLIC
+#include "preload/entry.h"
 
 extern void (*_ZSt15get_new_handlerv(void))(void) __attribute__((weak)); /* std::get_new_handler() */
 extern void _ZSt17__throw_bad_allocv(void) __attribute__((weak));       /* std::__throw_bad_alloc() */
