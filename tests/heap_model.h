@@ -93,16 +93,24 @@ static inline size_t model_size(struct heap_model *model)
     return low - 1 + low * model_byte(model) / 256;
 }
 
+/* Each byte of small blocks and of the beginning of large ones, then one of 127, and the last. */
+static inline size_t model_next(size_t i, size_t usable)
+{
+    if (usable <= 4096 || i < 1024 || i + 1 >= usable)
+        return i + 1;
+    return i + 127 < usable ? i + 127 : usable - 1;
+}
+
 static inline void model_fill(struct model_block *block)
 {
-    for (size_t i = 0; i<block->usable; i += block->usable> 65536 && i > 4096 ? 509 : 1)
+    for (size_t i = 0; i < block->usable; i = model_next(i, block->usable))
         block->ptr[i] = (unsigned char)((block->tag >> (i % 8 * 8)) + i / 8);
 }
 
 static inline void model_compare(struct heap_model *model, const struct model_block *block,
                                  const unsigned char *at, size_t size, const char *when)
 {
-    for (size_t i = 0; i < size && i<block->usable; i += block->usable> 65536 && i > 4096 ? 509 : 1)
+    for (size_t i = 0; i < size && i < block->usable; i = model_next(i, block->usable))
         MODEL_CLAIM(model, at[i] == (unsigned char)((block->tag >> (i % 8 * 8)) + i / 8),
                     "byte %zu of the block at %p (%zu asked, %zu usable) to be kept %s", i,
                     (void *)block->ptr, block->requested, block->usable, when);

@@ -7,7 +7,7 @@
  * from a process that never allocated, so the first calls, those that set the heap up, are among
  * them. Expected of each run: calls succeed or fail with ENOMEM and no effect (the model's claims),
  * all heaps pass their check after it, and once memory is to be had again the same scenario
- * succeeds as a whole, three times over, without growing: nothing was lost.
+ * succeeds as a whole, twice over, without growing: nothing was lost.
  */
 #include "heap_model.h"
 #include "os/mem.h"
