@@ -22,6 +22,12 @@ static uintptr_t pc_of(const struct exact_frame *frame)
     return frame->machine.registers[FH_CFI_RA];
 }
 
+/* Remembered regions of other stacks may be out of date; this walk is rare enough to ask again. */
+static struct fh_stack_region region_of(struct fh_stack_cache *cache, uintptr_t sp)
+{
+    return fh_stack_region_of(cache != NULL && cache->is_bounded ? cache : NULL, sp);
+}
+
 static bool load_word(const struct fh_cfi_machine *machine, uintptr_t addr, uint64_t *value)
 {
     if (addr % sizeof(*value) != 0 || addr < machine->low || addr >= machine->high ||
@@ -144,7 +150,7 @@ static bool step(struct exact_frame *frame, struct fh_stack_cache *cache)
         /* Only a signal frame leads from one stack to another. */
         if (!frame->is_interrupted)
             return false;
-        struct fh_stack_region region = fh_stack_region_of(cache, caller_sp);
+        struct fh_stack_region region = region_of(cache, caller_sp);
         frame->machine.low = region.low;
         frame->machine.high = region.high;
     }
@@ -179,7 +185,7 @@ size_t fh_stack_exact_from(struct fh_stack_cache *cache, const void *ucontext,
 {
     struct exact_frame frame = {.is_interrupted = true};
     fh_ucontext_registers(ucontext, frame.machine.registers);
-    struct fh_stack_region region = fh_stack_region_of(cache, frame.machine.registers[FH_CFI_RSP]);
+    struct fh_stack_region region = region_of(cache, frame.machine.registers[FH_CFI_RSP]);
     frame.machine.low = region.low;
     frame.machine.high = region.high;
     count();
@@ -204,7 +210,7 @@ FH_NOINLINE size_t fh_stack_exact(struct fh_stack_cache *cache, uintptr_t sp,
                      :
                      : "r"(registers)
                      : "rax", "memory");
-    struct fh_stack_region region = fh_stack_region_of(cache, registers[FH_CFI_RSP]);
+    struct fh_stack_region region = region_of(cache, registers[FH_CFI_RSP]);
     frame.machine.low = region.low;
     frame.machine.high = region.high;
     count();

@@ -140,6 +140,13 @@ struct fh_stack_region fh_stack_region_of(struct fh_stack_cache *cache, uintptr_
     return region;
 }
 
+struct fh_stack_region fh_stack_region_again(struct fh_stack_cache *cache, uintptr_t sp)
+{
+    if (cache != NULL && contains(cache->other, sp) && !contains(cache->own, sp))
+        cache->other = (struct fh_stack_region){0, 0};
+    return fh_stack_region_of(cache, sp);
+}
+
 void fh_stack_cache_bound(struct fh_stack_cache *cache, uintptr_t low, uintptr_t high)
 {
     cache->thread = 0;

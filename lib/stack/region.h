@@ -22,6 +22,10 @@
  * is known the region is empty: low = high = sp. */
 struct fh_stack_region fh_stack_region_of(struct fh_stack_cache *cache, uintptr_t sp);
 
+/* The same found anew when the region was remembered from the mappings, which may have changed
+ * since: a coroutine's stack may lie where another's ended. */
+struct fh_stack_region fh_stack_region_again(struct fh_stack_cache *cache, uintptr_t sp);
+
 /* Reads a word of a stack. Not for the sanitizers' eyes: other frames are read on purpose. */
 __attribute__((no_sanitize("address", "thread"))) FH_INLINE uintptr_t fh_stack_load(uintptr_t addr)
 {

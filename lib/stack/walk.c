@@ -39,7 +39,8 @@
 
 enum {
     REGIONS_MAX = 8,
-    CHECKED = 8, /* modules that a walk remembers to have found current */
+    RED_ZONE_BYTES = 128, /* below sp, kept by signal handlers (System V ABI, x86-64) */
+    CHECKED = 8,          /* modules that a walk remembers to have found current */
 };
 
 struct walk {
@@ -51,10 +52,11 @@ struct walk {
     size_t now_len;
     bool is_kept;        /* the last walk is up to date again: nothing more is written */
     uint32_t module;     /* ref of the module that was last found current */
-    uintptr_t low, high; /* what may be read: low is the first sp in this region */
+    uintptr_t low, high; /* what may be read: from the first sp's red zone on */
     unsigned regions;
     bool is_complete; /* ended at the outermost frame */
     bool needs_exact;
+    bool is_past_high; /* the last step wanted to go beyond the region */
     uint32_t checked[CHECKED];
 };
 
@@ -122,10 +124,8 @@ static bool rule_of(struct fh_stack_cache *cache, struct walk *walk, uint32_t *r
 /* The caller's state, from its CFA. Slots lie below it. */
 static bool step_to(struct walk *walk, uintptr_t cfa, size_t slot)
 {
-    uintptr_t grown = cfa - walk->sp;
-    if (grown - 8 > walk->high - walk->sp - 8 || walk->high - walk->sp < 8 || grown % 8 != 0)
-        return false;
-    if (slot * 8 > cfa - walk->low)
+    walk->is_past_high = cfa > walk->high;
+    if (cfa <= walk->sp || cfa > walk->high || cfa % 8 != 0 || slot * 8 > cfa - walk->low)
         return false;
     walk->frame = fh_stack_load(cfa - 8);
     if (slot != 0)
@@ -148,11 +148,15 @@ static bool step_realigned(struct walk *walk, uint32_t rule)
     return true;
 }
 
-/* A stack pointer between two words is damage: there is nothing to read then. */
+/* A stack pointer between two words is damage: there is nothing to read then. The red zone below it
+ * may be read: behind `pop %rbp` compilers leave the rule that finds it just there. */
 static void enter_region(struct fh_stack_cache *cache, struct walk *walk)
 {
-    walk->low = walk->sp;
-    walk->high = walk->sp % 8 == 0 ? fh_stack_region_of(cache, walk->sp).high : walk->sp;
+    struct fh_stack_region region = {walk->sp, walk->sp};
+    if (walk->sp % 8 == 0)
+        region = fh_stack_region_of(cache, walk->sp);
+    walk->low = fh_max(region.low, walk->sp - RED_ZONE_BYTES);
+    walk->high = region.high;
     walk->regions++;
 }
 
@@ -369,6 +373,13 @@ static bool go_surely(struct fh_stack_cache *cache, struct walk *walk,
     size_t index = walk->index++;
     uintptr_t frame = walk->frame;
     bool has_stepped = step(cache, walk, rule);
+    if (!has_stepped && walk->is_past_high && cache != NULL) {
+        uintptr_t high = fh_stack_region_again(cache, walk->sp).high;
+        if (high > walk->high) {
+            walk->high = high;
+            has_stepped = step(cache, walk, rule);
+        }
+    }
     /* The kernel's return address is no call's: it is the first instruction of the trampoline. */
     emit(out, index, frame + (has_stepped && fh_rule_kind(rule) == FH_RULE_SIGNAL));
     walk->saved = 0;

@@ -2,11 +2,13 @@
  * Our walk against elfutils' (libdw), frame by frame, on stacks as programs really have them.
  *
  * A random plan of calls is followed down: own functions of many frame shapes, compiled without
- * frame pointers where the compiler can be told, realigned and variable-size frames, and functions
- * of libc that call back (Debian's libc has no frame pointers). At the bottom the registers are
- * taken with getcontext, and both walkers start from them. Plans run on the first stack, on
- * threads, in signal handlers, on alternate signal stacks, on coroutine stacks and in a module that
- * was loaded late.
+ * frame pointers where the compiler can be told, realigned and variable-size frames, functions of
+ * libc and of a library opened by hand that call back (Debian's have no frame pointers), signal
+ * handlers and coroutines. At the bottom the registers are taken with getcontext, and both walkers
+ * start from them. Plans run on the first stack, on threads, and on alternate signal stacks.
+ *
+ * Then a thread that computes is interrupted wherever it happens to be, in the first and last
+ * instructions of functions too, and both walkers start from the signal's context.
  */
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC optimize("O2,omit-frame-pointer")
@@ -20,7 +22,9 @@
 
 #include <alloca.h>
 #include <cmocka.h>
+#include <dlfcn.h>
 #include <pthread.h>
+#include <sched.h>
 #include <search.h>
 #include <signal.h>
 #include <stdio.h>
@@ -153,6 +157,58 @@ static void report(const struct expected *expected, const uintptr_t *frames, siz
     }
 }
 
+/* A frame that is found by rbx only, as that of the dynamic loader's resolver. */
+enum { CALL_BY_RBX_BYTES = 32 };
+void call_by_rbx(void (*callee)(void));
+__asm__(".text\n"
+        ".type call_by_rbx, @function\n"
+        "call_by_rbx:\n"
+        ".cfi_startproc\n"
+        "push %rbx\n"
+        ".cfi_def_cfa_offset 16\n"
+        ".cfi_offset %rbx, -16\n"
+        "mov %rsp, %rbx\n"
+        ".cfi_def_cfa_register %rbx\n"
+        "sub $100, %rsp\n"
+        "and $-64, %rsp\n"
+        "call *%rdi\n"
+        "mov %rbx, %rsp\n"
+        ".cfi_def_cfa_register %rsp\n"
+        "pop %rbx\n"
+        ".cfi_restore %rbx\n"
+        ".cfi_def_cfa_offset 8\n"
+        "ret\n"
+        ".cfi_endproc\n"
+        ".size call_by_rbx, . - call_by_rbx\n");
+
+static void ask_libdw(struct expected *expected)
+{
+    pthread_mutex_lock(&dwfl_lock);
+    current = expected;
+    dwfl_getthread_frames(dwfl, getpid(), add_frame, expected);
+    pthread_mutex_unlock(&dwfl_lock);
+}
+
+/* Where the stacks of this thread end, and where libdw gives up: it loses rbx below some signal
+ * frames, and with it the way out of call_by_rbx. There we must get to the end alone. */
+static __thread uintptr_t thread_end;
+static _Atomic unsigned alone;
+
+static bool agree(struct expected *expected, const uintptr_t *frames, size_t n)
+{
+    uintptr_t last = expected->n != 0 ? expected->frames[expected->n - 1] : 0;
+    if (n > expected->n && last - (uintptr_t)call_by_rbx < CALL_BY_RBX_BYTES &&
+        (frames[n - 1] == thread_end || frames[n - 1] == coroutine_end)) {
+        n = expected->n;
+        alone++;
+    }
+    if (n < expected->n && n != 0 && frames[n - 1] == coroutine_end)
+        expected->n = n;
+    compared++;
+    deepest = n > deepest ? n : deepest;
+    return n == expected->n && memcmp(frames, expected->frames, n * sizeof(frames[0])) == 0;
+}
+
 /* Both walkers from here; and fh_stack_capture, which must give the same outside of this function.
  */
 static __attribute__((noinline)) void compare(void)
@@ -163,18 +219,9 @@ static __attribute__((noinline)) void compare(void)
     getcontext(&here);
     size_t n = fh_stack_capture_from(own_cache, &here, frames, FRAMES_MAX, 0);
     size_t again = fh_stack_capture(own_cache, called, FRAMES_MAX, 0);
-
-    pthread_mutex_lock(&dwfl_lock);
-    current = &expected;
-    dwfl_getthread_frames(dwfl, getpid(), add_frame, &expected);
-    pthread_mutex_unlock(&dwfl_lock);
-
-    if (n < expected.n && n != 0 && frames[n - 1] == coroutine_end)
-        expected.n = n;
-    bool is_same = n == expected.n && memcmp(frames, expected.frames, n * sizeof(frames[0])) == 0 &&
-                   again == n && memcmp(&called[1], &frames[1], (n - 1) * sizeof(frames[0])) == 0;
-    compared++;
-    deepest = n > deepest ? n : deepest;
+    ask_libdw(&expected);
+    bool is_same = agree(&expected, frames, n) && again == n &&
+                   memcmp(&called[1], &frames[1], (n - 1) * sizeof(frames[0])) == 0;
     if (!is_same && disagreed++ < 2) {
         print_error("libdw %zu frames, from a context %zu, by a call %zu\n", expected.n, n, again);
         report(&expected, frames, n);
@@ -353,6 +400,28 @@ static __attribute__((noinline)) void shape_coroutine(void)
     free(stack);
 }
 
+/* libgcc's unwinder, opened by hand: a module that could be closed again. */
+static int (*unwind_backtrace)(int (*visit)(void *context, void *arg), void *arg);
+
+static int visit_frame(void *context, void *arg)
+{
+    (void)context;
+    (void)arg;
+    descend();
+    return 5; /* _URC_END_OF_STACK: enough */
+}
+
+static __attribute__((noinline)) void shape_opened(void)
+{
+    unwind_backtrace(visit_frame, NULL);
+}
+
+static __attribute__((noinline)) void shape_by_rbx(void)
+{
+    call_by_rbx(descend);
+    sink = 0;
+}
+
 static pthread_once_t once;
 
 static __attribute__((noinline)) void shape_once(void)
@@ -370,7 +439,7 @@ static void descend(void)
     }
     uint8_t next = *plan.left++;
     plan.len--;
-    switch (next % 20) {
+    switch (next % 42 < 21 ? next % 42 : next % 20) {
     case 0:
         shape_8();
         break;
@@ -420,6 +489,12 @@ static void descend(void)
     case 18:
         shape_coroutine();
         break;
+    case 19:
+        shape_opened();
+        break;
+    case 20:
+        shape_by_rbx();
+        break;
     default:
         shape_once();
     }
@@ -446,6 +521,8 @@ static void *run_on_thread(void *seed)
     stack_t alternate = {.ss_sp = malloc(STACK_BYTES), .ss_size = STACK_BYTES};
     own_cache = calloc(1, sizeof(*own_cache));
     sigaltstack(&alternate, NULL);
+    uintptr_t frames[FRAMES_MAX];
+    thread_end = frames[fh_stack_capture(own_cache, frames, FRAMES_MAX, 0) - 1];
     run_plans(1000, *(unsigned *)seed);
     alternate.ss_flags = SS_DISABLE;
     sigaltstack(&alternate, NULL);
@@ -454,9 +531,80 @@ static void *run_on_thread(void *seed)
     return NULL;
 }
 
+/* ---- Interruptions -------------------------------------------------------------------------- */
+
+enum { INTERRUPTIONS = 1000 };
+
+/* The computing thread gives its context away in the handler and waits there until it is compared.
+ */
+static ucontext_t *_Atomic interrupted;
+static _Atomic bool is_computing;
+
+static void give_context(int number, siginfo_t *info, void *context)
+{
+    (void)number;
+    (void)info;
+    interrupted = context;
+    while (interrupted != NULL)
+        sched_yield();
+}
+
+static int compare_numbers(const void *a, const void *b)
+{
+    return *(const int *)a < *(const int *)b ? -1 : 1;
+}
+
+/* Nothing here allocates: the comparing thread does, while this one stands still anywhere. */
+static void *compute(void *arg)
+{
+    (void)arg;
+    char text[64];
+    int numbers[12];
+    for (unsigned seed = 1; is_computing; seed++) {
+        for (size_t i = 0; i < FH_ARRAY_LEN(numbers); i++)
+            numbers[i] = rand_r(&seed);
+        qsort(numbers, FH_ARRAY_LEN(numbers), sizeof(numbers[0]), compare_numbers);
+        snprintf(text, sizeof(text), "%.6f %s %d", numbers[0] / 7.0, "text", numbers[1]);
+        sink = (char)strtod(text, NULL);
+        memmove(text, text + 3, strlen(text + 3));
+    }
+    return NULL;
+}
+
+static void compare_interruptions(void)
+{
+    pthread_t thread;
+    struct sigaction action = {.sa_sigaction = give_context, .sa_flags = SA_SIGINFO};
+    uintptr_t frames[FRAMES_MAX];
+    sigaction(SIGALRM, &action, NULL);
+    is_computing = true;
+    assert_int_equal(pthread_create(&thread, NULL, compute, NULL), 0);
+    for (int i = 0; i < INTERRUPTIONS; i++) {
+        for (volatile int wait = i * 37 % 1000; wait > 0; wait--)
+            continue;
+        pthread_kill(thread, SIGALRM);
+        while (interrupted == NULL)
+            sched_yield();
+        struct expected expected = {.from = interrupted};
+        size_t n = fh_stack_capture_from(NULL, interrupted, frames, FRAMES_MAX, 0);
+        ask_libdw(&expected);
+        if (!agree(&expected, frames, n) && disagreed++ < 4) {
+            print_error("interrupted: libdw %zu frames, we %zu\n", expected.n, n);
+            report(&expected, frames, n);
+        }
+        interrupted = NULL;
+    }
+    is_computing = false;
+    pthread_join(thread, NULL);
+}
+
 static void test_1000_stacks_agree_with_libdw(void **state)
 {
     (void)state;
+    void *opened = dlopen("libgcc_s.so.1", RTLD_NOW);
+    assert_non_null(opened);
+    void *symbol = dlsym(opened, "_Unwind_Backtrace");
+    memcpy(&unwind_backtrace, &symbol, sizeof(symbol));
     open_dwfl();
     struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_NODEFER};
     sigaction(SIGUSR1, &action, NULL);
@@ -470,14 +618,16 @@ static void test_1000_stacks_agree_with_libdw(void **state)
         assert_int_equal(pthread_create(&threads[i], NULL, run_on_thread, &seeds[i + 1]), 0);
     for (unsigned i = 0; i < FH_ARRAY_LEN(threads); i++)
         pthread_join(threads[i], NULL);
+    compare_interruptions();
     dwfl_end(dwfl);
 
     struct fh_stack_counts counts;
     fh_stack_counts(&counts);
     print_message(
-        "%u stacks compared, %u disagree; deepest %zu frames; %lu needed every register, %lu "
-        "ended early, %lu frames guessed; %lu KiB of tables for %lu modules\n",
-        compared, disagreed, deepest, counts.exact, counts.broken, counts.guessed,
+        "%u stacks compared, %u disagree, %u followed further than by libdw; deepest %zu frames; "
+        "%lu needed every register, %lu ended early, %lu frames guessed; %lu KiB of tables for "
+        "%lu modules\n",
+        compared, disagreed, alone, deepest, counts.exact, counts.broken, counts.guessed,
         counts.tables >> 10, counts.modules);
     assert_true(compared >= 1000);
     assert_int_equal(disagreed, 0);
