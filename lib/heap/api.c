@@ -14,8 +14,8 @@
 #include "base/message.h"
 #include "freehold/event.h"
 #include "heap/fast.h"
-#include "heap/heap_internal.h"
-#include "os/mem.h"
+#include "heap/heap.h"
+#include "os/sys.h"
 
 #include <errno.h>
 #include <string.h>

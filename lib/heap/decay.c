@@ -25,8 +25,7 @@
  * nothing then, and the heap is left alone. Model: models/handover.pml.
  */
 #include "base/message.h"
-#include "heap/heap_internal.h"
-#include "os/mem.h"
+#include "heap/heap.h"
 #include "os/sys.h"
 
 #include <errno.h>
@@ -57,7 +56,7 @@ static void start_helper(void)
     fh_locks_register(&decay.lock, FH_FLOOR_HELPER);
     void *stack = atomic_load_explicit(&decay.stack, memory_order_relaxed);
     if (stack == NULL) {
-        stack = fh_os_map(STACK_BYTES);
+        stack = fh_meta_map(STACK_BYTES);
         atomic_store_explicit(&decay.stack, stack, memory_order_relaxed);
     }
     /* The previous one may still be on its way out, on the same stack. */

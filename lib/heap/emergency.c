@@ -15,8 +15,8 @@
  * (alignment), and a word that says live or free, by which a pointer that is none of ours and a
  * second free are seen.
  */
-#include "heap/heap_internal.h"
-#include "os/mem.h"
+#include "heap/heap.h"
+#include "os/sys.h"
 
 #define ARENA_BYTES ((size_t)256 << 20) /* of address space; a handler's blocks may live long */
 #define SIZE_LEAST  5u
@@ -44,14 +44,14 @@ static uintptr_t arena(void)
     uintptr_t base = atomic_load_explicit(&arena_base, memory_order_acquire);
     if (base != 0)
         return base;
-    void *mine = fh_os_map(ARENA_BYTES);
+    void *mine = fh_meta_map(ARENA_BYTES);
     if (mine == NULL)
         return 0;
     uintptr_t none = 0;
     if (atomic_compare_exchange_strong_explicit(&arena_base, &none, (uintptr_t)mine,
                                                 memory_order_acq_rel, memory_order_acquire))
         return (uintptr_t)mine;
-    fh_os_release(mine, ARENA_BYTES);
+    fh_meta_unmap(mine, ARENA_BYTES);
     return none;
 }
 

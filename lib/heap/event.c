@@ -7,7 +7,7 @@
  */
 #include "freehold/event.h"
 
-#include "heap/heap_internal.h"
+#include "heap/heap.h"
 #include "os/sys.h"
 
 #include <errno.h>

@@ -15,7 +15,7 @@
 #ifndef FH_HEAP_FAST_H
 #define FH_HEAP_FAST_H
 
-#include "heap/heap_internal.h"
+#include "heap/heap.h"
 
 /* Where a free goes that the fast path did not take; the entry points have a detour of their own. */
 #ifndef FH_FREE_MISS

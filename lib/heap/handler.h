@@ -4,7 +4,7 @@
 #ifndef FH_HEAP_HANDLER_H
 #define FH_HEAP_HANDLER_H
 
-#include "heap/heap_internal.h"
+#include "heap/heap.h"
 
 /* A signal handler that runs in the middle of allocator code. */
 struct fh_interruption {

@@ -11,8 +11,8 @@
  * were moved in is a mapping of its own that the kernel can't merge with its neighbours, so when it is freed its range is
  * mapped anew too.
  */
-#include "heap/heap_internal.h"
-#include "os/mem.h"
+#include "heap/heap.h"
+#include "os/sys.h"
 
 #include <errno.h>
 #include <string.h>
@@ -85,14 +85,6 @@ void *fh_large_alloc(struct fh_heap *heap, size_t size, size_t align, unsigned f
     return (void *)run->base;
 }
 
-/* Fresh memory at a range whose mapping was moved away or came from elsewhere. */
-static bool map_anew(struct fh_pages *pages, uintptr_t base, size_t bytes)
-{
-    (void)pages;
-    fh_os_release((void *)base, bytes);
-    return fh_os_map_at((void *)base, bytes) != NULL;
-}
-
 static void clear_dirty(struct fh_pages *pages, struct fh_run *run)
 {
     size_t less = 0;
@@ -112,7 +104,7 @@ void fh_large_free(struct fh_pages *pages, struct fh_run *run)
     atomic_fetch_sub_explicit(&fh_root.large_bytes, run->large_bytes, memory_order_relaxed);
     size_t bytes = (size_t)run->span << FH_GRANULE_SHIFT;
     if (run->flags & FH_RUN_REMAPPED) {
-        if (!map_anew(pages, run->base, bytes))
+        if (!fh_pages_renew(pages, run))
             return; /* a hole in the window: its header stays a run's that nobody has */
         clear_dirty(pages, run);
     }
@@ -188,9 +180,8 @@ void *fh_large_move(struct fh_pages *pages, struct fh_run *run, size_t size)
     if (to == NULL)
         return NULL;
     struct fh_run *target = fh_window_run(&pages->window, to);
-    void *from = (void *)run->base;
-    if (fh_os_remap_to(from, old_bytes, (size_t)target->span << FH_GRANULE_SHIFT, to) == NULL) {
-        memcpy(to, from, old_bytes);
+    if (!fh_pages_move(pages, run, old_bytes, target)) {
+        memcpy(to, (const void *)run->base, old_bytes);
     } else {
         target->flags |= FH_RUN_REMAPPED;
         run->flags |= FH_RUN_REMAPPED; /* freed: mapped anew */

@@ -22,8 +22,8 @@
  */
 #include "freehold/event.h"
 #include "heap/fast.h"
-#include "heap/heap_internal.h"
-#include "os/mem.h"
+#include "heap/heap.h"
+#include "os/sys.h"
 
 #include <errno.h>
 #include <string.h>

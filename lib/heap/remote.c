@@ -20,7 +20,7 @@
  *
  * Model: models/remote_free.pml.
  */
-#include "heap/heap_internal.h"
+#include "heap/heap.h"
 
 #define POKE ((uint64_t)0xffffffffu)
 

@@ -21,7 +21,7 @@
  */
 #include "base/message.h"
 #include "freehold/allocator.h"
-#include "heap/heap_internal.h"
+#include "heap/heap.h"
 #include "os/sys.h"
 #include "stack/stack.h"
 

@@ -18,8 +18,8 @@
  *   (blocks in a bin's active list count as used);
  *   state FULL, FRESH: local is empty, countdown is 1. PARTIAL: local is not empty, used_floor 0. EMPTY: used 0.
  */
-#include "heap/heap_internal.h"
-#include "os/mem.h"
+#include "heap/heap.h"
+#include "os/sys.h"
 
 #include <string.h>
 
@@ -337,8 +337,8 @@ void *fh_run_carve(struct fh_heap *heap, struct fh_run *run, unsigned pages_want
             end++;
         uint64_t fresh = low_bits(end) & ~low_bits(page);
         uint64_t clean = fresh & ~run->dirty;
-        if (end - page >= 4 && clean == fresh && heap->pages == &fh_pages_main)
-            fh_os_populate((void *)(run->base + ((size_t)page << fh_os_page_shift)),
+        if (end - page >= 4 && clean == fresh)
+            fh_pages_touch(heap->pages, (void *)(run->base + ((size_t)page << fh_os_page_shift)),
                            (size_t)(end - page) << fh_os_page_shift);
         if (clean != 0)
             fh_pages_count(heap->pages, (size_t)__builtin_popcountll(clean), 0);

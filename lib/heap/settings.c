@@ -7,8 +7,7 @@
  */
 #include "base/message.h"
 #include "freehold/stats.h"
-#include "heap/heap_internal.h"
-#include "os/mem.h"
+#include "heap/heap.h"
 #include "os/sys.h"
 
 #include <errno.h>

@@ -9,7 +9,7 @@
 #include "freehold/stats.h"
 
 #include "base/message.h"
-#include "heap/heap_internal.h"
+#include "heap/heap.h"
 #include "os/sys.h"
 
 #include <errno.h>

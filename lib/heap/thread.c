@@ -18,8 +18,7 @@
  * are abandoned there. What those threads were doing in their fast paths is cut off between two instructions; at worst
  * a block is in no list any more (lost in the child), never in two.
  */
-#include "heap/heap_internal.h"
-#include "os/mem.h"
+#include "heap/heap.h"
 #include "os/sys.h"
 
 #include <errno.h>

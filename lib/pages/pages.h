@@ -98,6 +98,17 @@ FH_INLINE bool fh_pages_contain(const struct fh_pages *pages, const void *addres
     return (uintptr_t)address - pages->base < (uintptr_t)pages->limit << FH_GRANULE_SHIFT;
 }
 
+/* Touches pages of the main pool ahead of use with one system call; does nothing elsewhere. */
+void fh_pages_touch(const struct fh_pages *pages, void *address, size_t bytes);
+/* Moves the first `bytes` of a run's memory onto another run of the main pool, without copying; what it leaves is address space
+ * without memory (renew it). False when the kernel refuses: then nothing has moved. */
+bool fh_pages_move(struct fh_pages *pages, const struct fh_run *from, size_t bytes, const struct fh_run *to);
+/* Fresh memory for a run whose mapping was moved away or came from elsewhere. False: its addresses are lost. */
+bool fh_pages_renew(struct fh_pages *pages, const struct fh_run *run);
+
+/* Whole pages for metadata, zero; NULL when there is no memory. */
+void *fh_meta_map(size_t bytes);
+void fh_meta_unmap(void *address, size_t bytes);
 /* Memory for metadata, never freed, zero, 64-byte aligned; NULL when there is none. Takes FH_FLOOR_META. */
 void *fh_meta_alloc(size_t size);
 

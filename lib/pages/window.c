@@ -152,12 +152,44 @@ int fh_pages_start(void)
     return 0;
 }
 
+/* ---- what only the system's memory can do ----------------------------------------------- */
+
+void fh_pages_touch(const struct fh_pages *pages, void *address, size_t bytes)
+{
+    if (pages == &fh_pages_main)
+        fh_os_populate(address, bytes);
+}
+
+bool fh_pages_move(struct fh_pages *pages, const struct fh_run *from, size_t bytes, const struct fh_run *to)
+{
+    return pages == &fh_pages_main && fh_os_remap_to(fh_run_address(pages, from), bytes,
+                                                     (size_t)to->span << FH_GRANULE_SHIFT,
+                                                     fh_run_address(pages, to)) != NULL;
+}
+
+bool fh_pages_renew(struct fh_pages *pages, const struct fh_run *run)
+{
+    size_t bytes = (size_t)run->span << FH_GRANULE_SHIFT;
+    fh_os_release(fh_run_address(pages, run), bytes);
+    return fh_os_map_at(fh_run_address(pages, run), bytes) != NULL;
+}
+
 /* ---- metadata memory ----------------------------------------------------------------------------------------- */
 
 static struct {
     struct fh_lock lock;
     char *next, *end;
 } meta = {FH_LOCK_INIT, NULL, NULL};
+
+void *fh_meta_map(size_t bytes)
+{
+    return fh_os_map(bytes);
+}
+
+void fh_meta_unmap(void *address, size_t bytes)
+{
+    fh_os_release(address, bytes);
+}
 
 void *fh_meta_alloc(size_t size)
 {

@@ -5,6 +5,9 @@
  * realloc(p, 0) frees p and gives NULL, memalign rounds a wrong alignment up, aligned_alloc wants a power of two and takes any size.
  * errno is kept by free, set to ENOMEM by whatever fails for want of memory.
  *
+ * malloc, free, realloc and memalign are not inlined into the others: tools that put their own in place of these (valgrind's
+ * --soname-synonyms) then see every block, however it was asked for or given back.
+ *
  * The whole family is defined, so that a static program takes none of glibc's (duplicates would not link).
  */
 #include <errno.h>
@@ -16,7 +19,6 @@
 static void free_miss(void *block);
 #define FH_FREE_MISS free_miss
 #include "heap/fast.h"
-#include "os/mem.h"
 #include "preload/entry.h"
 #include "freehold/stats.h"
 
@@ -30,12 +32,12 @@ FH_FAST static FH_NOINLINE void free_miss(void *block)
     fh_free_slow(block);
 }
 
-ENTRY void *malloc(size_t size)
+ENTRY FH_NOINLINE void *malloc(size_t size)
 {
     return fh_malloc_fast(size);
 }
 
-ENTRY void free(void *block)
+ENTRY FH_NOINLINE void free(void *block)
 {
     fh_free_fast(&fh_entry_window, block);
 }
@@ -45,7 +47,7 @@ ENTRY void *calloc(size_t count, size_t size)
     return fh_calloc_fast(count, size);
 }
 
-ENTRY void *realloc(void *block, size_t size)
+ENTRY FH_NOINLINE void *realloc(void *block, size_t size)
 {
     if (FH_UNLIKELY(size == 0 && block != NULL)) {
         free(block);
@@ -64,25 +66,7 @@ ENTRY void *reallocarray(void *block, size_t count, size_t size)
     return realloc(block, bytes);
 }
 
-ENTRY void *aligned_alloc(size_t align, size_t size)
-{
-    return fh_aligned_alloc(align, size);
-}
-
-ENTRY int posix_memalign(void **out, size_t align, size_t size)
-{
-    if (!fh_is_pow2(align) || align % sizeof(void *) != 0)
-        return EINVAL;
-    int saved = errno;
-    void *block = fh_aligned_alloc(align, size);
-    errno = saved;
-    if (block == NULL)
-        return ENOMEM;
-    *out = block;
-    return 0;
-}
-
-ENTRY void *memalign(size_t align, size_t size)
+ENTRY FH_NOINLINE void *memalign(size_t align, size_t size)
 {
     if (align > ((size_t)1 << 62)) {
         errno = EINVAL;
@@ -91,9 +75,31 @@ ENTRY void *memalign(size_t align, size_t size)
     return fh_aligned_alloc(fh_pow2_ceil(align), size);
 }
 
+ENTRY void *aligned_alloc(size_t align, size_t size)
+{
+    if (!fh_is_pow2(align)) {
+        errno = EINVAL;
+        return NULL;
+    }
+    return memalign(align, size);
+}
+
+ENTRY int posix_memalign(void **out, size_t align, size_t size)
+{
+    if (!fh_is_pow2(align) || align % sizeof(void *) != 0)
+        return EINVAL;
+    int saved = errno;
+    void *block = memalign(align, size);
+    errno = saved;
+    if (block == NULL)
+        return ENOMEM;
+    *out = block;
+    return 0;
+}
+
 ENTRY void *valloc(size_t size)
 {
-    return fh_aligned_alloc((size_t)sysconf(_SC_PAGESIZE), size);
+    return memalign((size_t)sysconf(_SC_PAGESIZE), size);
 }
 
 ENTRY void *pvalloc(size_t size)
@@ -103,7 +109,7 @@ ENTRY void *pvalloc(size_t size)
         errno = ENOMEM;
         return NULL;
     }
-    return fh_aligned_alloc(page, rounded);
+    return memalign(page, rounded);
 }
 
 ENTRY void cfree(void *block)

@@ -1,5 +1,5 @@
 /*
- * C++'s allocation functions, in C under their mangled names, so that no C++ runtime is needed.
+ * C++'s allocation functions, in C under their mangled names, so that no C++ runtime is needed (new_nothrow.cc apart).
  *
  * operator new calls the new_handler in a loop when memory runs out, and throws std::bad_alloc when there is none. Both live in
  * libstdc++: weak references, absent in C programs, which never come here.
@@ -7,14 +7,18 @@
 #include <stdlib.h>
 
 #include "base/bits.h"
-#include "heap/heap_internal.h"
+#include "heap/heap.h"
 #include "preload/entry.h"
 
 extern void (*_ZSt15get_new_handlerv(void))(void) __attribute__((weak)); /* std::get_new_handler() */
 extern void _ZSt17__throw_bad_allocv(void) __attribute__((weak));       /* std::__throw_bad_alloc() */
 
+/* In new_nothrow.cc: new_slow for the forms that must not throw. */
+void *fh_new_without_throwing(size_t size, size_t align);
+
 /* True when a handler ran and the caller shall try again. */
-static bool call_handler(void)
+FH_HIDDEN bool fh_new_call_handler(void);
+bool fh_new_call_handler(void)
 {
     void (*handler)(void) = _ZSt15get_new_handlerv != NULL ? _ZSt15get_new_handlerv() : NULL;
     if (handler != NULL)
@@ -32,13 +36,14 @@ static void out_of_memory(void)
 
 static FH_COLD void *new_slow(size_t size, size_t align, bool may_throw)
 {
-    while (call_handler()) {
+    if (!may_throw)
+        return fh_new_without_throwing(size, align);
+    while (fh_new_call_handler()) {
         void *block = align == 0 ? malloc(size) : aligned_alloc(align, size);
         if (block != NULL)
             return block;
     }
-    if (may_throw)
-        out_of_memory();
+    out_of_memory();
     return NULL;
 }
 

@@ -6,7 +6,7 @@
  * pointers that came from there (on_foreign=forward; weak references, which another C library or a
  * static program may not have), and who writes the process's record when a memory error ends it.
  */
-#include "heap/heap_internal.h"
+#include "heap/heap.h"
 #include "watch/record.h"
 
 extern void __libc_free(void *block) __attribute__((weak));

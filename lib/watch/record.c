@@ -24,8 +24,8 @@
 
 #include "base/bits.h"
 #include "freehold/stats.h"
-#include "os/mem.h"
 #include "os/sys.h"
+#include "pages/pages.h"
 #include "watch/json.h"
 
 #include <errno.h>
@@ -223,12 +223,12 @@ static int write_line(int fd, struct scratch *scratch, const char *exit)
 static int write_record(int fd, const char *exit)
 {
     size_t size = fh_align_up(sizeof(struct scratch), fh_os_page_size);
-    struct scratch *scratch = fh_os_map(size);
+    struct scratch *scratch = fh_meta_map(size);
     if (scratch == NULL) {
         return -ENOMEM;
     }
     int error = write_line(fd, scratch, exit);
-    fh_os_release(scratch, size);
+    fh_meta_unmap(scratch, size);
     return error;
 }
 

@@ -1,5 +1,5 @@
 /*
- * heap_internal.h: what the files of lib/heap share: the heap, the root, and who may touch what.
+ * heap.h: what the files of lib/heap share: the heap, the root, and who may touch what.
  *
  * A heap belongs to a thread (`thread` is its thread pointer), or is shared (a first-class heap: `thread` 0, each
  * call takes `lock`), or is abandoned (its thread is gone: `thread` 0, in root.orphans).
@@ -18,8 +18,8 @@
  *                    emergency arena and frees as if it were another thread.
  * Locks in order: root.heaps_lock, heap->lock, root.orphans_lock, decay, page pool, metadata.
  */
-#ifndef FH_HEAP_INTERNAL_H
-#define FH_HEAP_INTERNAL_H
+#ifndef FH_HEAP_HEAP_H
+#define FH_HEAP_HEAP_H
 
 #include "base/lock.h"
 #include "base/random.h"
