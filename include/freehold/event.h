@@ -26,8 +26,10 @@ enum fh_event_kind {
     FH_EVENT_ALLOC = 1 << 0,
     FH_EVENT_FREE = 1 << 1,
     FH_EVENT_RESIZE = 1 << 2,
-    FH_EVENT_PURGE = 1 << 3, /* pages given back: address, size; thread 0 when the helper did it */
-    FH_EVENT_GROW = 1 << 4,  /* address space committed */
+    /* Of pages, bytes in `usable`; told before the next event of any thread, not at once. When over
+     * a hundred wait, the last of them stands for all further ones. */
+    FH_EVENT_PURGE = 1 << 3, /* given back; thread 0 when the helper did it */
+    FH_EVENT_GROW = 1 << 4,  /* committed */
 };
 
 struct fh_event {
@@ -37,10 +39,10 @@ struct fh_event {
     uint64_t time_ns;   /* CLOCK_MONOTONIC */
     void *address;      /* block; the new one of a resize */
     void *old_address;  /* of a resize; else NULL */
-    size_t requested;   /* bytes asked for; 0 for a free */
+    size_t requested;   /* bytes asked for (malloc(0) asks for 1); 0 for a free */
     size_t usable;      /* bytes that may be written */
     const void *caller; /* return address of the call, NULL when not known */
-    const void *frame;  /* frame address of the call */
+    const void *frame;  /* an address on the stack below all frames of the caller */
     uint32_t stack_id;  /* 0 unless a listener asked for stacks and filled it */
 };
 

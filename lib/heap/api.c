@@ -80,6 +80,17 @@ size_t fh_usable_size(const void *block)
     return 0;
 }
 
+/* A listener hears what was asked for, not the class's size. */
+FH_FAST static FH_NOINLINE void *aligned_told(unsigned class_index, size_t size)
+{
+    bool before = fh_event_mute();
+    void *block = fh_malloc_fast(fh_class_size(class_index));
+    fh_event_unmute(before);
+    if (block != NULL)
+        fh_event_tell(FH_EVENT_ALLOC, block, NULL, size, fh_usable_size(block), __builtin_return_address(0));
+    return block;
+}
+
 FH_FAST void *fh_aligned_alloc(size_t align, size_t size)
 {
     if (!fh_is_pow2(align)) {
@@ -89,8 +100,10 @@ FH_FAST void *fh_aligned_alloc(size_t align, size_t size)
     if (align <= 16)
         return fh_malloc_fast(size);
     unsigned class_index = aligned_class(size, align);
-    if (class_index < FH_CLASS_COUNT)
+    if (class_index < FH_CLASS_COUNT && !fh_event_is_heard())
         return fh_malloc_fast(fh_class_size(class_index));
+    if (class_index < FH_CLASS_COUNT)
+        return aligned_told(class_index, size);
     struct fh_heap *heap = fh_handler_settle();
     if (heap == &fh_heap_none)
         heap = fh_heap_thread();
@@ -99,7 +112,7 @@ FH_FAST void *fh_aligned_alloc(size_t align, size_t size)
         block = fh_is_inside(heap) ? fh_take_inside(size, align) : fh_take_large(fh_max(size, 1), align);
     if (block == NULL)
         errno = ENOMEM;
-    else if (FH_UNLIKELY(atomic_load_explicit(&fh_root.listened, memory_order_relaxed) & FH_EVENT_ALLOC))
+    else if (fh_event_is_heard())
         fh_event_tell(FH_EVENT_ALLOC, block, NULL, size, fh_usable_size(block), __builtin_return_address(0));
     return block;
 }
@@ -151,7 +164,7 @@ FH_FAST void *fh_realloc_slow(void *block, size_t size)
     if (run != NULL && home != NULL && (home->modes & FH_HEAP_FIRST_CLASS) && !is_inside)
         return fh_heap_realloc(home, block, size);
     size_t usable = run != NULL ? fh_run_usable(run) : fh_emergency_size(block);
-    bool is_told = (atomic_load_explicit(&fh_root.listened, memory_order_relaxed) & FH_EVENT_RESIZE) != 0;
+    bool is_told = fh_event_is_heard();
     if (may_stay(usable, size) ||
         (run != NULL && run->kind == FH_RUN_LARGE && size > FH_CLASS_MAX && size <= FH_SIZE_MAX && !is_inside &&
          resize_large(pages, run, size))) {
@@ -163,14 +176,19 @@ FH_FAST void *fh_realloc_slow(void *block, size_t size)
     if (run != NULL && run->kind == FH_RUN_LARGE && size > usable && !is_inside)
         moved = move_large(pages, run, size);
     if (moved == NULL) {
+        bool before = is_told && fh_event_mute();
         moved = fh_malloc_fast(grown(usable, size));
+        if (moved != NULL) {
+            memcpy(moved, block, usable < size ? usable : size);
+            fh_free_fast(&fh_free_window, block);
+        }
+        if (is_told)
+            fh_event_unmute(before);
         if (moved == NULL)
             return NULL;
-        memcpy(moved, block, usable < size ? usable : size);
-        fh_free_fast(&fh_free_window, block);
-    } else if (is_told) {
-        fh_event_tell(FH_EVENT_RESIZE, moved, block, size, fh_usable_size(moved), __builtin_return_address(0));
     }
+    if (is_told)
+        fh_event_tell(FH_EVENT_RESIZE, moved, block, size, fh_usable_size(moved), __builtin_return_address(0));
     return moved;
 }
 
@@ -292,6 +310,8 @@ static void *heap_take(struct fh_heap *heap, size_t size, size_t align, unsigned
     unsigned class_index = aligned_class(whole, align > 16 ? align : 1);
     bool is_zero = false;
     fh_heap_lock(heap);
+    if (FH_UNLIKELY(heap->settings_seen != atomic_load_explicit(&fh_root.settings.generation, memory_order_acquire)))
+        fh_heap_follow_settings(heap);
     void *block = class_index < FH_CLASS_COUNT ? fh_heap_take_class(heap, class_index, flags)
                                                : fh_large_alloc(heap, whole, align, flags, &is_zero);
     if (block != NULL && canary != 0)
@@ -303,7 +323,7 @@ static void *heap_take(struct fh_heap *heap, size_t size, size_t align, unsigned
     }
     if ((flags & FH_ALLOC_ZEROED) && !is_zero)
         memset(block, 0, size);
-    if (FH_UNLIKELY(atomic_load_explicit(&fh_root.listened, memory_order_relaxed) & FH_EVENT_ALLOC))
+    if (fh_event_is_heard())
         fh_event_tell(FH_EVENT_ALLOC, block, NULL, size, fh_usable_size(block), __builtin_return_address(0));
     return block;
 }
@@ -351,10 +371,8 @@ static bool heap_resize_in_place(struct fh_heap *heap, void *block, size_t size)
     return done;
 }
 
-static void *heap_resize(struct fh_heap *heap, void *block, size_t size, size_t align)
+static void *resize(struct fh_heap *heap, void *block, size_t size, size_t align)
 {
-    if (block == NULL)
-        return heap_take(heap, size, align, 0);
     size_t usable = fh_usable_size(block);
     bool is_aligned = align <= 16 || (uintptr_t)block % align == 0;
     if (is_aligned && heap_resize_in_place(heap, block, size))
@@ -365,6 +383,20 @@ static void *heap_resize(struct fh_heap *heap, void *block, size_t size, size_t 
     memcpy(moved, block, usable < size ? usable : size);
     fh_heap_free(heap, block);
     return moved;
+}
+
+static void *heap_resize(struct fh_heap *heap, void *block, size_t size, size_t align)
+{
+    if (block == NULL)
+        return heap_take(heap, size, align, 0);
+    if (!fh_event_is_heard())
+        return resize(heap, block, size, align);
+    bool before = fh_event_mute();
+    void *resized = resize(heap, block, size, align);
+    fh_event_unmute(before);
+    if (resized != NULL)
+        fh_event_tell(FH_EVENT_RESIZE, resized, block, size, fh_usable_size(resized), __builtin_return_address(0));
+    return resized;
 }
 
 void *fh_heap_realloc(struct fh_heap *heap, void *block, size_t size)

@@ -297,6 +297,7 @@ static bool work(uint64_t *looking)
 static void helper_main(void *unused)
 {
     (void)unused;
+    atomic_store_explicit(&fh_root.helper_tid, fh_os_gettid(), memory_order_relaxed);
     unsigned idle = 0;
     uint64_t pause = 0;
     for (;;) {

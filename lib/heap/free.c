@@ -240,7 +240,7 @@ FH_FAST void fh_free_slow(void *block)
         fh_free_nothing(block);
         return;
     }
-    if (FH_UNLIKELY(atomic_load_explicit(&fh_root.listened, memory_order_relaxed) & FH_EVENT_FREE))
+    if (fh_event_is_heard())
         fh_event_tell(FH_EVENT_FREE, block, NULL, 0, fh_run_usable(run), __builtin_return_address(0));
     struct fh_heap *heap = run->heap;
     if (FH_UNLIKELY(fh_is_inside(current))) {

@@ -77,7 +77,6 @@ struct fh_heap {
     uint64_t remote_frees;               /* blocks this thread gave to others */
     _Atomic uint64_t large_allocs, large_frees;
     size_t run_granules;                 /* in its runs */
-    bool is_telling;                     /* a listener is being called on this thread */
     size_t freed;                        /* bytes that became free, not yet told to decay.c */
     _Atomic bool is_decay_due;           /* the helper found work while the thread ran: do it at a heartbeat */
     struct fh_heap *next;                /* root.heaps */
@@ -121,6 +120,7 @@ struct fh_root {
     struct fh_heap *orphans;   /* abandoned heaps that may have runs */
     _Atomic uint32_t orphans_with_runs;
     _Atomic unsigned listened; /* event kinds that somebody listens to */
+    _Atomic int helper_tid;    /* of the decay helper that runs or ran last */
     struct fh_settings settings;
     _Atomic size_t large_bytes;   /* usable bytes of live large blocks */
     uint64_t canary_secret;
@@ -254,6 +254,13 @@ void fh_handler_tell(void);               /* a handler allocates: a warning, onc
 
 /* event.c */
 void fh_event_tell(unsigned kind, void *address, void *old_address, size_t requested, size_t usable, const void *caller);
+/* Between the two this thread tells nothing: what it does is part of something that is told as a whole. */
+bool fh_event_mute(void); /* whether it told before, for unmute */
+void fh_event_unmute(bool before);
+FH_INLINE bool fh_event_is_heard(void)
+{
+    return FH_UNLIKELY(atomic_load_explicit(&fh_root.listened, memory_order_relaxed) != 0);
+}
 void fh_heap_follow_settings(struct fh_heap *heap); /* heap locked: a changed mode takes effect */
 
 /* report.c: a memory error; returns only with on_error=continue. */

@@ -243,7 +243,7 @@ FH_FAST static FH_NOINLINE void *malloc_slower(size_t size, unsigned class_index
         errno = ENOMEM;
         return NULL;
     }
-    if (FH_UNLIKELY(atomic_load_explicit(&fh_root.listened, memory_order_relaxed) & FH_EVENT_ALLOC))
+    if (fh_event_is_heard())
         fh_event_tell(FH_EVENT_ALLOC, block, NULL, size, fh_usable_size(block), __builtin_return_address(0));
     return block;
 }

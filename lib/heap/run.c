@@ -18,6 +18,7 @@
  *   (blocks in a bin's active list count as used);
  *   state FULL, FRESH: local is empty, countdown is 1. PARTIAL: local is not empty, used_floor 0. EMPTY: used 0.
  */
+#include "base/notice.h"
 #include "heap/heap.h"
 #include "os/sys.h"
 
@@ -369,6 +370,9 @@ static size_t purge_pages(struct fh_heap *heap, struct fh_run *run, uint64_t set
         if (source->purge(source->self, (void *)(run->base + ((size_t)page << fh_os_page_shift)), bytes) == 0) {
             run->dirty &= ~bits;
             given += bytes;
+            if (fh_notice_is_wanted())
+                fh_notice_put(FH_NOTICE_PURGE, (void *)(run->base + ((size_t)page << fh_os_page_shift)), bytes,
+                              fh_os_gettid());
         }
         set &= ~bits;
     }

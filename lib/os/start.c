@@ -65,6 +65,11 @@ unsigned long fh_os_auxv(unsigned long type)
     return getauxval(AT_PAGESZ) != 0 ? getauxval(type) : auxv_from_proc(type);
 }
 
+uintptr_t fh_os_program_entry(void)
+{
+    return fh_os_auxv(AT_ENTRY);
+}
+
 bool fh_os_is_secure(void)
 {
     return fh_os_auxv(AT_SECURE) != 0;

@@ -22,9 +22,10 @@ void fh_os_cpu_split_ns(uint64_t *user_ns,
 void fh_os_sleep_ns(uint64_t ns);
 int fh_os_getpid(void);
 int fh_os_gettid(void);
-uint64_t fh_os_random(void);  /* getrandom, never blocks; AT_RANDOM mixed with the clock below it */
-bool fh_os_is_secure(void);   /* AT_SECURE: setuid and the like */
-size_t fh_os_ram_bytes(void); /* sysinfo: total RAM */
+uint64_t fh_os_random(void); /* getrandom, never blocks; AT_RANDOM mixed with the clock below it */
+uintptr_t fh_os_program_entry(void);    /* AT_ENTRY: an address in the program's own code */
+bool fh_os_is_secure(void);             /* AT_SECURE: setuid and the like */
+size_t fh_os_ram_bytes(void);           /* sysinfo: total RAM */
 size_t fh_os_limit_address_space(void); /* RLIMIT_AS soft, SIZE_MAX when none */
 unsigned fh_os_cpu_count(void);         /* CPUs in the affinity mask */
 _Noreturn void

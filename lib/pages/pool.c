@@ -25,7 +25,9 @@
 #include "pages/pages.h"
 
 #include "base/message.h"
+#include "base/notice.h"
 #include "os/mem.h"
+#include "os/sys.h"
 
 #include <errno.h>
 #include <string.h>
@@ -284,9 +286,12 @@ static int commit_granules(struct fh_pages *pages, uint32_t until)
     uintptr_t at = pages->base + ((uintptr_t)pages->committed << FH_GRANULE_SHIFT);
     error = pages->source->commit(pages->source->self, (void *)at,
                                   (size_t)(until - pages->committed) << FH_GRANULE_SHIFT);
-    if (error == 0)
-        pages->committed = until;
-    return error;
+    if (error != 0)
+        return error;
+    if (fh_notice_is_wanted())
+        fh_notice_put(FH_NOTICE_GROW, (void *)at, (size_t)(until - pages->committed) << FH_GRANULE_SHIFT, fh_os_gettid());
+    pages->committed = until;
+    return 0;
 }
 
 /* Makes [at, at + want) usable, where at ≤ top; moves top. May step over a hole: returns where it begins, or FH_NO_RUN. */
@@ -460,6 +465,8 @@ void fh_pages_free(struct fh_pages *pages, struct fh_run *run)
         size_t bytes = (size_t)run->span << FH_GRANULE_SHIFT;
         if (pages->source->capabilities & FH_SOURCE_PURGE)
             pages->source->purge(pages->source->self, fh_run_address(pages, run), bytes);
+        if (fh_notice_is_wanted())
+            fh_notice_put(FH_NOTICE_PURGE, fh_run_address(pages, run), bytes, fh_os_gettid());
         atomic_fetch_add_explicit(&pages->purged, bytes, memory_order_relaxed);
     }
     fh_lock_acquire(&pages->lock);
@@ -537,6 +544,9 @@ static size_t purge(struct fh_pages *pages, unsigned age, size_t keep_granules)
             if (error != 0)
                 return given; /* locked memory on an old kernel: it stays */
             fh_pages_count(pages, 0, dirty_pages);
+            if (fh_notice_is_wanted())
+                fh_notice_put(FH_NOTICE_PURGE, (void *)(pages->base + ((uintptr_t)index << FH_GRANULE_SHIFT)),
+                              dirty_pages << fh_os_page_shift, fh_os_gettid());
             given += dirty_pages << fh_os_page_shift;
         }
     }
