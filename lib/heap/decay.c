@@ -43,6 +43,8 @@ static struct {
     _Atomic uint32_t running;       /* 1: a helper runs or is being started */
     _Atomic uint32_t alive;         /* the kernel clears it when the clone has ended */
     _Atomic(void *) stack;
+    _Atomic uint32_t stops;         /* > 0: no helper may run */
+    _Atomic uint32_t bell;          /* changes when the helper shall look at `stops` */
 } decay = {.lock = FH_LOCK_INIT};
 
 static void helper_main(void *unused);
@@ -53,6 +55,11 @@ static void start_helper(void)
     /* seq_cst pairs with the helper's last look at `freed` after it cleared `running`: one of us sees the other. */
     if (!atomic_compare_exchange_strong(&decay.running, &none, 1))
         return;
+    /* seq_cst pairs with fh_decay_stop: one of us sees the other. */
+    if (atomic_load(&decay.stops) != 0) {
+        atomic_store(&decay.running, 0);
+        return;
+    }
     fh_locks_register(&decay.lock, FH_FLOOR_HELPER);
     void *stack = atomic_load_explicit(&decay.stack, memory_order_relaxed);
     if (stack == NULL) {
@@ -81,6 +88,8 @@ void fh_decay_wanted(struct fh_heap *heap, size_t bytes)
         return;
     if (atomic_load_explicit(&fh_root.settings.decay_ms, memory_order_relaxed) < 0)
         return;
+    if (atomic_load_explicit(&decay.stops, memory_order_relaxed) != 0)
+        return;
     /* A vfork child works in this memory, but its helper would be its own thread and die with it. */
     if (fh_os_getpid() == fh_root.pid)
         start_helper();
@@ -90,9 +99,52 @@ void fh_decay_wanted(struct fh_heap *heap, size_t bytes)
 void fh_decay_forked(void)
 {
     fh_lock_reset(&decay.lock);
+    if (!atomic_load_explicit(&fh_root.is_confined, memory_order_relaxed))
+        atomic_store(&decay.stops, 0); /* whoever stopped it stayed in the parent */
     atomic_store(&decay.running, 0);
     atomic_store(&decay.alive, 0);
     atomic_store(&decay.stack, NULL); /* the parent's helper was in the middle of it; 32 KiB of addresses */
+}
+
+/* ---- callers who must be the only thread ------------------------------------------------------------------------- */
+
+#define STOP_WAIT_NS 2000000000ull
+
+bool fh_decay_stop(void)
+{
+    if (atomic_load_explicit(&fh_root.started, memory_order_acquire) != 1 || fh_os_getpid() != fh_root.pid)
+        return false;
+    atomic_fetch_add(&decay.stops, 1);
+    uint64_t begin = fh_os_now_ns();
+    /* Somebody may just be starting it: `running` says so before `alive` does. */
+    while (atomic_load(&decay.running) != 0 || atomic_load(&decay.alive) != 0) {
+        atomic_fetch_add(&decay.bell, 1);
+        fh_lock_wake_hook(&decay.bell, 1);
+        if (!fh_os_helper_wait(&decay.alive, 1000000) && fh_os_now_ns() - begin > STOP_WAIT_NS)
+            break;
+        if (atomic_load(&decay.running) != 0)
+            fh_os_sleep_ns(20000);
+        if (fh_os_now_ns() - begin > STOP_WAIT_NS)
+            break; /* a signal handler interrupted who was starting it: better go on than hang */
+    }
+    return true;
+}
+
+void fh_decay_resume(void)
+{
+    /* Before the last one leaves: what became free meanwhile, or was left by the helper that was ended. */
+    if (atomic_fetch_sub(&decay.stops, 1) == 1 &&
+        atomic_load_explicit(&fh_root.settings.decay_ms, memory_order_relaxed) >= 0) {
+        struct fh_heap *before = fh_busy_begin();
+        start_helper();
+        fh_busy_end(before);
+    }
+}
+
+void fh_decay_confine(void)
+{
+    atomic_store(&decay.stops, 1u << 30);
+    atomic_store_explicit(&fh_root.is_confined, true, memory_order_relaxed);
 }
 
 /* ---- one heap ------------------------------------------------------------------------------------------------------ */
@@ -304,7 +356,13 @@ static void helper_main(void *unused)
         int decay_ms = atomic_load_explicit(&fh_root.settings.decay_ms, memory_order_relaxed);
         if (decay_ms >= 0) {
             uint64_t tick = (uint64_t)decay_ms * 1000000 / TICKS_TO_DECAY;
-            fh_os_sleep_ns(tick < 5000000 ? 5000000 : tick > pause ? tick : pause);
+            uint32_t bell = atomic_load(&decay.bell);
+            if (atomic_load(&decay.stops) == 0)
+                fh_lock_wait_hook(&decay.bell, bell, tick < 5000000 ? 5000000 : tick > pause ? tick : pause);
+            if (atomic_load(&decay.stops) != 0) {
+                atomic_store(&decay.running, 0);
+                return;
+            }
             uint64_t looking = 0;
             idle = work(&looking) ? 0 : idle + 1;
             /* Looking (not giving back) may cost 5 % of a core; with very many runs the ticks get longer, up to twice. */

@@ -209,8 +209,7 @@ static void condemn_if_broken(struct fh_heap *heap)
     fh_heap_current = &fh_heap_none;
     if (!fh_lock_try_for(&heap->lock, 100000000))
         fh_lock_reset(&heap->lock); /* held by the slow path that will not come back */
-    heap->all_first = FH_NO_RUN;
-    atomic_store_explicit(&heap->thread, FH_THREAD_CONDEMNED, memory_order_relaxed);
+    fh_heap_condemn(heap);
     fh_lock_release(&heap->lock);
 }
 

@@ -110,6 +110,7 @@ struct fh_entry_points {
 /* The one root. */
 struct fh_root {
     struct fh_lock start_lock;
+    _Atomic bool is_confined;  /* see fh_decay_confine */
     int pid;                   /* of the process that started, or was forked with our handlers */
     _Atomic int started; /* 0 not, 1 yes */
     struct fh_lock heaps_lock; /* FH_FLOOR_HEAPS: the list */
@@ -229,6 +230,7 @@ struct fh_heap *fh_heap_thread(void);       /* the current one, made if needed; 
 void fh_heap_init(struct fh_heap *heap, struct fh_pages *pages);
 struct fh_heap *fh_heap_struct(void);       /* from spare or metadata */
 void fh_heap_adopt_orphan(struct fh_heap *heap); /* heap locked: merges one orphan's runs */
+void fh_heap_condemn(struct fh_heap *heap); /* given up in the middle of a change */
 void fh_heap_unbin(struct fh_heap *heap);   /* active lists back to their runs */
 
 /* decay.c */
@@ -236,7 +238,11 @@ void fh_decay_wanted(struct fh_heap *heap, size_t bytes); /* something became fr
 void fh_decay_owner(struct fh_heap *heap);  /* heartbeat of a busy owner, heap locked */
 size_t fh_decay_all(size_t keep);           /* trim */
 void fh_decay_forked(void);
-void fh_decay_stop(void);
+/* Ends the helper and keeps it from starting until resume is called as often; false, and nothing done, in a vfork child. */
+FH_API bool fh_decay_stop(void);
+FH_API void fh_decay_resume(void);
+/* After a stop: for good. From now on the heap makes only the system calls that glibc's malloc makes (seccomp). */
+FH_API void fh_decay_confine(void);
 
 /* emergency.c: for signal handlers that interrupted us. */
 void *fh_emergency_alloc(size_t size, size_t align);

@@ -36,6 +36,13 @@ __thread struct fh_heap *fh_heap_current __attribute__((tls_model("initial-exec"
 static pthread_key_t end_key;
 static bool has_end_key;
 
+/* Nobody's any more, though its runs and blocks stay as they are. */
+void fh_heap_condemn(struct fh_heap *heap)
+{
+    heap->all_first = FH_NO_RUN;
+    atomic_store_explicit(&heap->thread, FH_THREAD_CONDEMNED, memory_order_relaxed);
+}
+
 /* ---- heaps --------------------------------------------------------------------------------------------------------- */
 
 struct fh_heap *fh_heap_struct(void)
@@ -56,7 +63,8 @@ void fh_heap_init(struct fh_heap *heap, struct fh_pages *pages)
 {
     heap->pages = pages;
     heap->options.size = sizeof heap->options;
-    fh_random_seed(&heap->random, fh_os_random());
+    bool is_confined = atomic_load_explicit(&fh_root.is_confined, memory_order_relaxed);
+    fh_random_seed(&heap->random, is_confined ? fh_root.canary_secret ^ (uintptr_t)heap : fh_os_random());
     fh_lock_acquire(&fh_root.heaps_lock);
     heap->settings_seen = atomic_load_explicit(&fh_root.settings.generation, memory_order_relaxed);
     heap->next = fh_root.heaps;
@@ -242,7 +250,8 @@ static struct fh_heap *find_or_make(uintptr_t me)
     }
     fh_lock_acquire(&heap->lock);
     atomic_store_explicit(&heap->depth, 0, memory_order_relaxed);
-    heap->tid = fh_os_gettid();
+    /* Only the helper and statistics want it. */
+    heap->tid = atomic_load_explicit(&fh_root.is_confined, memory_order_relaxed) ? 0 : fh_os_gettid();
     fh_inbox_open(heap);
     atomic_store_explicit(&heap->thread, me, memory_order_relaxed);
     fh_heap_follow_settings(heap);
@@ -280,8 +289,17 @@ struct fh_heap *fh_heap_mine(void)
 
 /* ---- fork ---------------------------------------------------------------------------------------------------------- */
 
+/* In a handler that interrupted us the locks may be this thread's own: fork goes without. In the child the other threads' heaps
+ * are not touched then; they may have been in the middle of anything. */
+static bool is_fork_blind(void)
+{
+    return fh_is_inside(fh_heap_current);
+}
+
 static void fork_prepare(void)
 {
+    if (is_fork_blind())
+        return;
     fh_lock_acquire(&fh_root.heaps_lock);
     for (struct fh_heap *heap = fh_root.heaps; heap != NULL; heap = heap->next)
         fh_lock_acquire(&heap->lock);
@@ -290,6 +308,8 @@ static void fork_prepare(void)
 
 static void fork_parent(void)
 {
+    if (is_fork_blind())
+        return;
     fh_locks_release_all();
     for (struct fh_heap *heap = fh_root.heaps; heap != NULL; heap = heap->next)
         fh_lock_release(&heap->lock);
@@ -302,9 +322,15 @@ static void fork_child(void)
     fh_decay_forked();
     fh_root.pid = fh_os_getpid();
     uintptr_t me = fh_thread_pointer();
+    bool is_blind = is_fork_blind();
     for (struct fh_heap *heap = fh_root.heaps; heap != NULL; heap = heap->next) {
         uintptr_t thread = atomic_load_explicit(&heap->thread, memory_order_relaxed);
         fh_lock_reset(&heap->lock);
+        if (is_blind) {
+            if (thread != me && thread != 0 && (heap->modes & FH_HEAP_FIRST_CLASS) == 0)
+                fh_heap_condemn(heap);
+            continue;
+        }
         fh_heap_collect_forked(heap);
         if (thread == me) {
             heap->tid = fh_os_gettid();
