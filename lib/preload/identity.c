@@ -1,24 +1,26 @@
 /*
  * Calls that change who a thread is: the helper ends first.
  *
- * The decay helper is a thread that libc does not know (os/helper.c). libc carries a setuid to all the threads it knows, so
- * the helper would keep the old identity; unshare(CLONE_NEWUSER) and setns refuse a process with two threads; and a seccomp filter
- * may forbid what the helper calls. So these calls come here: the helper is ended and kept from starting again, the
- * call is made, and then it may start again. After a filter was installed it may not, for good, and the heap makes no system
- * call any more that glibc's malloc does not make.
+ * The decay helper is a thread that libc does not know (os/helper.c). libc carries a setuid to all
+ * the threads it knows, so the helper would keep the old identity; unshare(CLONE_NEWUSER) and setns
+ * refuse a process with two threads; and a seccomp filter may forbid what the helper calls. So
+ * these calls come here: the helper is ended and kept from starting again, the call is made, and
+ * then it may start again. After a filter was installed it may not, for good, and the heap makes no
+ * system call any more that glibc's malloc does not make.
  *
- * libc's own function does the work (it knows its threads), found by dlsym when first needed: never inside malloc. A child of
- * vfork, which shares our memory but not our threads, changes nothing here (fh_decay_stop sees that).
+ * libc's own function does the work (it knows its threads), found by dlsym when first needed: never
+ * inside malloc. A child of vfork, which shares our memory but not our threads, changes nothing
+ * here (fh_decay_stop sees that).
  *
- * `syscall` is here because seccomp has no other name in libc. It is written in assembly: who forks by it must find no frame
- * of ours.
+ * `syscall` is here because seccomp has no other name in libc. It is written in assembly: who forks
+ * by it must find no frame of ours.
  *
  * Not in the static archive: there is no next function to find in a static program.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
-#include "heap/heap_internal.h"
+#include "heap/heap.h"
 
 #include <dlfcn.h>
 #include <errno.h>
@@ -123,7 +125,8 @@ FH_PUBLIC int prctl(int option, ...)
 
 #if defined(__x86_64__)
 
-/* The few numbers that mean one of the above, called raw; anything else goes straight to the kernel. */
+/* The few numbers that mean one of the above, called raw; anything else goes straight to the
+ * kernel. */
 FH_HIDDEN long fh_syscall_failed_with(long result);
 FH_HIDDEN bool fh_syscall_before(long number);
 FH_HIDDEN void fh_syscall_after(long number, long result, bool is_stopped);
@@ -158,45 +161,45 @@ __asm__(".text\n\t"
         "syscall:\n\t"
         ".cfi_startproc\n\t" IS(SYS_seccomp) IS(SYS_unshare) IS(SYS_setns) IS(SYS_capset)
             IS(SYS_setuid) IS(SYS_setgid) IS(SYS_setreuid) IS(SYS_setregid) IS(SYS_setresuid)
-                IS(SYS_setresgid) IS(SYS_setgroups)
-        "mov %rdi, %rax\n\t"
-        "mov %rsi, %rdi\n\t"
-        "mov %rdx, %rsi\n\t"
-        "mov %rcx, %rdx\n\t"
-        "mov %r8, %r10\n\t"
-        "mov %r9, %r8\n\t"
-        "mov 8(%rsp), %r9\n\t"
-        "syscall\n\t"
-        "cmp $-4095, %rax\n\t"
-        "jae 1f\n\t"
-        "ret\n"
-        "1:\n\t"
-        "mov %rax, %rdi\n\t"
-        "jmp fh_syscall_failed_with\n"
-        "2:\n\t" /* none of these takes more than three arguments */
-        "push %rdi\n\t.cfi_adjust_cfa_offset 8\n\t"
-        "push %rsi\n\t.cfi_adjust_cfa_offset 8\n\t"
-        "push %rdx\n\t.cfi_adjust_cfa_offset 8\n\t"
-        "push %rcx\n\t.cfi_adjust_cfa_offset 8\n\t"
-        "sub $8, %rsp\n\t.cfi_adjust_cfa_offset 8\n\t"
-        "call fh_syscall_before\n\t"
-        "mov %rax, (%rsp)\n\t"
-        "mov 32(%rsp), %rax\n\t"
-        "mov 24(%rsp), %rdi\n\t"
-        "mov 16(%rsp), %rsi\n\t"
-        "mov 8(%rsp), %rdx\n\t"
-        "syscall\n\t"
-        "mov (%rsp), %rdx\n\t"
-        "mov 32(%rsp), %rdi\n\t"
-        "mov %rax, %rsi\n\t"
-        "mov %rax, 24(%rsp)\n\t"
-        "call fh_syscall_after\n\t"
-        "mov 24(%rsp), %rax\n\t"
-        "add $40, %rsp\n\t.cfi_adjust_cfa_offset -40\n\t"
-        "cmp $-4095, %rax\n\t"
-        "jae 1b\n\t"
-        "ret\n\t"
-        ".cfi_endproc\n\t"
-        ".size syscall, .-syscall");
+                IS(SYS_setresgid)
+                    IS(SYS_setgroups) "mov %rdi, %rax\n\t"
+                                      "mov %rsi, %rdi\n\t"
+                                      "mov %rdx, %rsi\n\t"
+                                      "mov %rcx, %rdx\n\t"
+                                      "mov %r8, %r10\n\t"
+                                      "mov %r9, %r8\n\t"
+                                      "mov 8(%rsp), %r9\n\t"
+                                      "syscall\n\t"
+                                      "cmp $-4095, %rax\n\t"
+                                      "jae 1f\n\t"
+                                      "ret\n"
+                                      "1:\n\t"
+                                      "mov %rax, %rdi\n\t"
+                                      "jmp fh_syscall_failed_with\n"
+                                      "2:\n\t" /* none of these takes more than three arguments */
+                                      "push %rdi\n\t.cfi_adjust_cfa_offset 8\n\t"
+                                      "push %rsi\n\t.cfi_adjust_cfa_offset 8\n\t"
+                                      "push %rdx\n\t.cfi_adjust_cfa_offset 8\n\t"
+                                      "push %rcx\n\t.cfi_adjust_cfa_offset 8\n\t"
+                                      "sub $8, %rsp\n\t.cfi_adjust_cfa_offset 8\n\t"
+                                      "call fh_syscall_before\n\t"
+                                      "mov %rax, (%rsp)\n\t"
+                                      "mov 32(%rsp), %rax\n\t"
+                                      "mov 24(%rsp), %rdi\n\t"
+                                      "mov 16(%rsp), %rsi\n\t"
+                                      "mov 8(%rsp), %rdx\n\t"
+                                      "syscall\n\t"
+                                      "mov (%rsp), %rdx\n\t"
+                                      "mov 32(%rsp), %rdi\n\t"
+                                      "mov %rax, %rsi\n\t"
+                                      "mov %rax, 24(%rsp)\n\t"
+                                      "call fh_syscall_after\n\t"
+                                      "mov 24(%rsp), %rax\n\t"
+                                      "add $40, %rsp\n\t.cfi_adjust_cfa_offset -40\n\t"
+                                      "cmp $-4095, %rax\n\t"
+                                      "jae 1b\n\t"
+                                      "ret\n\t"
+                                      ".cfi_endproc\n\t"
+                                      ".size syscall, .-syscall");
 
 #endif

@@ -258,6 +258,9 @@ void fh_record_forked(void)
 
 void fh_record_write(const char *exit)
 {
+    /* Nothing to write, and no system call to find that out: a filter may allow none. */
+    if (atomic_load_explicit(&record.pid, memory_order_relaxed) == 0)
+        return;
     int own = fh_os_getpid();
     /* Only one thread of this very process finds its id there; no memory is published with it. */
     if (!atomic_compare_exchange_strong_explicit(&record.pid, &own, 0, memory_order_relaxed,

@@ -1,9 +1,9 @@
 /*
  * Calls that change who a thread is, after enough has been freed that a helper runs.
  *
- * The helper is a thread that libc does not know. After setuid every thread of the process must have the new identity; a
- * new user namespace is refused to a process with two threads; after a seccomp filter that allows what glibc's malloc
- * calls, and no more, the program must go on.
+ * The helper is a thread that libc does not know. After setuid every thread of the process must
+ * have the new identity; a new user namespace is refused to a process with two threads; after a
+ * seccomp filter that allows what glibc's malloc calls, and no more, the program must go on.
  *
  * usage: identity user|namespace|filter|raw-filter
  */
@@ -98,7 +98,8 @@ static void test_namespace(void)
 }
 
 #define ALLOW(number)                                                                              \
-    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (number), 0, 1), BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)
+    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (number), 0, 1),                                           \
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)
 
 /* What glibc's malloc calls, what it takes to say something and to end; all else kills. */
 static void test_filter(bool is_raw)
