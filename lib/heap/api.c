@@ -68,7 +68,10 @@ size_t fh_usable_size(const void *block)
 {
     if (block == NULL)
         return 0;
-    const struct fh_run *run = fh_block_run(block, NULL);
+    const struct fh_run *run = fh_run_quickly(block); /* some programs ask after each malloc */
+    if (FH_LIKELY(run != NULL))
+        return fh_run_usable(run);
+    run = fh_block_run(block, NULL);
     if (run != NULL)
         return fh_run_usable(run);
     if (fh_emergency_owns(block))

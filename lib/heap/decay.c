@@ -263,6 +263,12 @@ static size_t purge_heap(struct fh_heap *heap, unsigned ticks, bool *is_pending)
         }
         /* A thread may have adopted it meanwhile: then it is not ours to touch. */
         if (atomic_load_explicit(&heap->thread, memory_order_relaxed) == 0) {
+            if (ticks == 0 || heap->orphan_ticks >= TICKS_TO_DECAY) { /* nobody adopted it */
+                fh_heap_unbin(heap);
+            } else {
+                heap->orphan_ticks++;
+                *is_pending = true;
+            }
             fh_heap_collect_inbox(heap);
             given = purge_mine(heap, ticks, ~0u);
         }

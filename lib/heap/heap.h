@@ -65,6 +65,7 @@ struct fh_heap {
     _Atomic uintptr_t thread;
     _Atomic uint32_t depth;
     unsigned modes; /* of enum fh_heap_mode */
+    uint32_t orphan_ticks;  /* decay: ticks since its thread ended */
     uint32_t settings_seen; /* generation of the settings it acts on */
     struct fh_lock lock;
     struct fh_pages *pages;

@@ -135,7 +135,8 @@ static void collect(struct fh_heap *heap, struct fh_run *run)
     void *head = word_head(run, word);
     uint32_t count = (uint32_t)(word >> 32);
     if (head != NULL) {
-        fh_set_next(list_tail(head), run->local);
+        if (run->local != NULL)
+            fh_set_next(list_tail(head), run->local);
         run->local = head;
     }
     if (count > fh_run_used(run)) {

@@ -5,12 +5,12 @@
  * a library loaded before us, so nothing here relies on constructors.
  *
  * A thread's heap is made at its first allocation: an orphan if there is one, else a new struct. When the thread ends (a pthread key's destructor) the heap
- * is *abandoned*: active lists go back to their runs, batches are sent, the runs' owner becomes 0, and it waits in
- * root.orphans. A thread that allocates after that, in a later destructor, gets a heap again and the key is set
+ * is *abandoned*: batches are sent, the runs get a key that nobody fits, and it waits in root.orphans, its active lists as they
+ * were: a thread that adopts it whole begins with full bins. A thread that allocates after that, in a later destructor, gets a heap again and the key is set
  * again; if glibc runs no more destructors, that heap stays with the thread pointer of a dead thread, and the next thread
  * with that pointer (glibc reuses stacks) finds and takes it.
  *
- * A live thread that needs a new run takes over the runs of an orphan instead (merge); the husk stays in the list of heaps and
+ * A live thread that needs a new run takes over the runs of an orphan instead (merge; active lists go back to their runs first); the husk stays in the list of heaps and
  * serves a later thread. Blocks sent to the husk's inbox by somebody who read run->heap just before are
  * sent on by whoever drains that inbox.
  *
@@ -118,28 +118,13 @@ static void set_owner_of_all(struct fh_heap *heap)
     }
 }
 
-/* What a heap keeps at hand serves nobody when its thread is gone. */
-static void release_empties(struct fh_heap *heap)
-{
-    for (unsigned i = 0; i < 2; i++)
-        for (uint32_t index = heap->empty_first[i]; index != FH_NO_RUN;) {
-            struct fh_run *run = fh_run_at(heap->pages, index);
-            index = run->next;
-            if (atomic_load_explicit(&run->remote, memory_order_relaxed) != 0)
-                continue;
-            fh_queue_remove(heap, run);
-            fh_run_release(heap, run);
-        }
-}
-
-/* Heap locked; nobody runs on it (any more). */
+/* Heap locked; nobody runs on it (any more). Its bins stay as they are for the thread that adopts it; who merges or purges it
+ * empties them first. */
 static void orphan(struct fh_heap *heap)
 {
-    fh_heap_unbin(heap);
     atomic_store_explicit(&heap->thread, 0, memory_order_relaxed); /* tid stays, for statistics */
     set_owner_of_all(heap);
     fh_heap_collect_inbox(heap);
-    release_empties(heap);
     fh_lock_acquire(&fh_root.orphans_lock);
     heap->next_orphan = fh_root.orphans;
     fh_root.orphans = heap;
@@ -178,8 +163,11 @@ static void move_runs(struct fh_heap *from, struct fh_heap *to)
         fh_all_link(to, run);
         to->queues[run->class_index].runs++;
         to->run_granules += run->span;
-        fh_queue_push(to, run, state);
         fh_run_set_owner(to, run);
+        if (state == FH_STATE_EMPTY)
+            fh_run_emptied(to, run);
+        else
+            fh_queue_push(to, run, state);
     }
 }
 
@@ -190,6 +178,7 @@ void fh_heap_adopt_orphan(struct fh_heap *heap)
         return;
     /* Only tried: fork takes the locks of all heaps in another order. */
     if (fh_lock_try(&husk->lock)) {
+        fh_heap_unbin(husk);
         fh_heap_collect_inbox(husk);
         move_runs(husk, heap);
         fh_inbox_shut(husk);
@@ -253,6 +242,7 @@ static struct fh_heap *find_or_make(uintptr_t me)
     /* Only the helper and statistics want it. */
     heap->tid = atomic_load_explicit(&fh_root.is_confined, memory_order_relaxed) ? 0 : fh_os_gettid();
     fh_inbox_open(heap);
+    heap->orphan_ticks = 0;
     atomic_store_explicit(&heap->thread, me, memory_order_relaxed);
     fh_heap_follow_settings(heap);
     set_owner_of_all(heap);
