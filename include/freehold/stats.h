@@ -17,7 +17,7 @@
 
 FH_BEGIN_DECLS
 
-#define FH_STATS_CLASSES 80
+#define FH_STATS_CLASSES 96
 
 struct fh_stats_class {
     size_t block_size; /* usable bytes of its blocks; 0 for the class of large blocks */

@@ -32,7 +32,7 @@
 #define SHORT_BYTES  4096u
 #define SHORT_IN_ROW 4u
 #define SHORT_PAUSE  1024u
-#define SHORT_SHARE  32u
+#define SHORT_SHARE  64u
 #define CARVE_MOST   16u /* pages at a time */
 
 static void *hand_out(struct fh_heap *heap, struct fh_run *run, void *list, uint32_t count)
