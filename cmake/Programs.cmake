@@ -63,7 +63,7 @@ if(unit_sources AND NOT FREEHOLD_FUZZ AND TARGET freehold-static)
       target_link_libraries(tests-${name} PRIVATE PkgConfig::DW)
       target_compile_definitions(tests-${name} PRIVATE HAVE_LIBDW=1)
     endif()
-    # It forks for each failing call, which takes minutes under ThreadSanitizer and has no second thread to tell of.
+    # It forks for each failing call, which takes minutes under ThreadSanitizer; its threads run one after another.
     if(NOT (name STREQUAL test_heap_failures AND FREEHOLD_SANITIZE MATCHES thread))
       freehold_test(unit.${name} $<TARGET_FILE:tests-${name}>)
     endif()
