@@ -86,7 +86,7 @@ FH_FAST void fh_free_event(struct fh_run *run)
     fh_lock_acquire(&heap->lock);
     fh_run_settle(heap, run);
     fh_lock_release(&heap->lock);
-    atomic_store_explicit(&heap->depth, 0, memory_order_relaxed);
+    fh_depth_leave(heap);
 }
 
 static uint64_t canary_of(const void *block)
@@ -181,10 +181,13 @@ static void free_checked(struct fh_heap *heap, struct fh_run *run, void *block, 
     }
 }
 
-/* A thread that has no heap yet gets one: its depth tells signal handlers. */
+/* A thread that has no heap yet gets one: its depth tells signal handlers. Where there is no memory for one, the current heap
+ * does (fh_busy_begin), and is put back here. */
 void fh_heap_lock(struct fh_heap *heap)
 {
-    if (fh_heap_current == &fh_heap_none)
+    if (FH_UNLIKELY(fh_heap_current == &fh_heap_emergency))
+        fh_handler_settle();
+    if (FH_UNLIKELY(fh_heap_current == &fh_heap_none))
         fh_heap_thread();
     fh_busy_begin();
     fh_lock_acquire(&heap->lock);
@@ -193,7 +196,8 @@ void fh_heap_lock(struct fh_heap *heap)
 void fh_heap_unlock(struct fh_heap *heap)
 {
     fh_lock_release(&heap->lock);
-    fh_busy_end(fh_heap_current);
+    bool was_none = fh_heap_current == &fh_heap_emergency && !fh_handler_is_under_way();
+    fh_busy_end(was_none ? &fh_heap_none : fh_heap_current);
 }
 
 static void free_first_class(struct fh_heap *heap, struct fh_run *run, void *block, bool is_final)

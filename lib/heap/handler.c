@@ -11,7 +11,13 @@
  *   - the current heap's depth is not zero, or it is fh_heap_emergency: a slow path is under way
  * (fh_busy_begin), and may be anywhere, in libc or in the kernel too.
  *
- * Such a handler is an *interruption*. For its time
+ * Of a slow path, which takes locks, an asynchronous signal waits for the end: the trampoline sends
+ * it to the thread again, blocked, and returns; the end of the slow path unblocks it
+ * (fh_depth_leave). So a handler never holds up a lock, and may leave by a jump. What can't wait is
+ * a fault of the slow path itself (a crash handler that allocates), an action with SA_RESETHAND
+ * (spent when it arrives), and anything while the thread's heap is being made.
+ *
+ * A handler that can't wait, or that interrupted a fast path, is an *interruption*. For its time
  *
  *   - the current heap is fh_heap_emergency. Its bins are empty, so malloc goes the slow way, which
  * sees it and takes from the emergency arena (emergency.c);
@@ -32,8 +38,8 @@
  * trampoline's frame, or off the alternate stack on which the handler ran, or the mark in the
  * trampoline's frame has been overwritten. Then the interruption is over. If it was a slow path
  * that will never be resumed, the heap is left as it is and not used any more (*condemned*): its
- * blocks stay valid and can be freed, to no avail. What can't be mended: a siglongjmp out of the
- * page pool's lock, held for well under a microsecond.
+ * blocks stay valid and can be freed, to no avail. What can't be mended: a jump out of a fault
+ * in a slow path that held the page pool's lock.
  *
  * Records lie in the emergency arena, not in the trampoline's frame, for they outlive it in the
  * second case. They are a stack; nested signals push theirs too while there is one, if only for the
@@ -45,6 +51,7 @@
 #include "heap/handler.h"
 
 #include "base/message.h"
+#include "os/sys.h"
 
 #include <signal.h>
 #include <ucontext.h>
@@ -199,6 +206,31 @@ FH_FAST static void take_back(struct fh_interruption *it)
         atomic_fetch_sub_explicit(&was.heap->depth, 1, memory_order_relaxed);
     atomic_signal_fence(memory_order_seq_cst);
     fh_heap_current = was.heap; /* last, as it was set first */
+}
+
+FH_FAST bool fh_handler_postpone(int number, const void *info, void *ucontext)
+{
+    struct fh_heap *heap = fh_heap_current;
+    const siginfo_t *about = info;
+    ucontext_t *context = ucontext;
+    bool is_fault =
+        about->si_code > 0 && (number == SIGSEGV || number == SIGBUS || number == SIGFPE ||
+                               number == SIGILL || number == SIGTRAP || number == SIGSYS);
+    if (!is_real(heap) || atomic_load_explicit(&heap->depth, memory_order_relaxed) == 0 ||
+        is_fault || number > 64 || atomic_load_explicit(&fh_root.is_confined, memory_order_relaxed))
+        return false;
+    uint64_t bit = (uint64_t)1 << (number - 1);
+    fh_os_block_signals(bit);
+    if (fh_os_signal_self(number, info) != 0)
+        return false;
+    atomic_fetch_or_explicit(&heap->postponed, bit, memory_order_relaxed);
+    sigaddset(&context->uc_sigmask, number);
+    return true;
+}
+
+FH_NOINLINE void fh_handler_let_in(struct fh_heap *heap)
+{
+    fh_os_unblock_signals(atomic_exchange_explicit(&heap->postponed, 0, memory_order_relaxed));
 }
 
 /* The handler's frame is gone, and with it what it interrupted. */

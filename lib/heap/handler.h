@@ -20,6 +20,9 @@ struct fh_interruption {
 /* Did the signal come while this thread was in allocator code? The range is the entry points'
  * section. */
 FH_API bool fh_handler_is_inside(const void *ucontext, uintptr_t entry_begin, uintptr_t entry_end);
+/* Puts an asynchronous signal off until the slow path that it interrupted is over: true when that
+ * was possible; then the trampoline just returns. */
+FH_API bool fh_handler_postpone(int number, const void *info, void *ucontext);
 /* From begin to end malloc and free serve a handler: allocations from the emergency arena, frees
  * without touching a list of the thread. *mark is a word of the caller's frame, `window` the entry
  * points' window; `own` is used when there is no memory for a record. */

@@ -64,6 +64,7 @@ struct fh_heap {
     struct fh_bin bins[FH_CLASS_COUNT]; /* first: the fast path addresses them from the heap's address */
     _Atomic uintptr_t thread;
     _Atomic uint32_t depth;
+    _Atomic uint64_t postponed; /* signals that wait for the end of the slow path: handler.c; bit n - 1 */
     unsigned modes; /* of enum fh_heap_mode */
     uint32_t orphan_ticks;  /* decay: ticks since its thread ended */
     uint32_t settings_seen; /* generation of the settings it acts on */
@@ -257,6 +258,7 @@ FH_API void fh_window_open(struct fh_window *window); /* fills a copy of the mai
 struct fh_heap *fh_handler_settle(void);  /* the current heap, after those handlers that did not return have been ended */
 void fh_handler_forget(void);             /* the thread ends, or was forked: no handler returns any more */
 bool fh_handler_is_under_way(void);
+void fh_handler_let_in(struct fh_heap *heap); /* the signals that were postponed */
 void fh_handler_tell(void);               /* a handler allocates: a warning, once */
 
 /* event.c */
@@ -307,6 +309,8 @@ FH_INLINE bool fh_run_begins_block(const struct fh_run *run, size_t offset)
 FH_INLINE struct fh_heap *fh_busy_begin(void)
 {
     struct fh_heap *heap = fh_heap_current;
+    if (FH_UNLIKELY(heap == &fh_heap_emergency))
+        heap = fh_handler_settle();
     if (heap == &fh_heap_none)
         fh_heap_current = &fh_heap_emergency;
     else if (heap != &fh_heap_emergency) /* handlers put back what they change: no need for one instruction */
@@ -315,13 +319,24 @@ FH_INLINE struct fh_heap *fh_busy_begin(void)
     return heap;
 }
 
+/* The end of what raised the depth. Signals that came meanwhile are let in when nothing is under way any more. */
+FH_INLINE void fh_depth_leave(struct fh_heap *heap)
+{
+    atomic_signal_fence(memory_order_seq_cst);
+    uint32_t depth = atomic_load_explicit(&heap->depth, memory_order_relaxed) - 1;
+    atomic_store_explicit(&heap->depth, depth, memory_order_relaxed);
+    atomic_signal_fence(memory_order_seq_cst);
+    if (FH_UNLIKELY(atomic_load_explicit(&heap->postponed, memory_order_relaxed) != 0) && depth == 0)
+        fh_handler_let_in(heap);
+}
+
 FH_INLINE void fh_busy_end(struct fh_heap *heap)
 {
     atomic_signal_fence(memory_order_seq_cst);
     if (heap == &fh_heap_none)
         fh_heap_current = heap;
     else if (heap != &fh_heap_emergency)
-        atomic_store_explicit(&heap->depth, atomic_load_explicit(&heap->depth, memory_order_relaxed) - 1, memory_order_relaxed);
+        fh_depth_leave(heap);
 }
 
 /* Is this thread further up its stack in a slow path, or in a handler that interrupted one? */

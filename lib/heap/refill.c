@@ -203,8 +203,7 @@ FH_FAST static void *take_slow(struct fh_heap *heap, unsigned class_index)
     fh_large_free_late();
     void *block = fh_heap_take_class(heap, class_index, 0);
     fh_lock_release(&heap->lock);
-    atomic_signal_fence(memory_order_seq_cst);
-    atomic_store_explicit(&heap->depth, 0, memory_order_relaxed);
+    fh_depth_leave(heap);
     return block;
 }
 

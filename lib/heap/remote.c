@@ -116,8 +116,7 @@ FH_FAST void fh_remote_free(struct fh_run *run, void *block)
     }
     if (out->count >= FH_OUT_COUNT || out->count * run->block_size >= FH_OUT_BYTES)
         send(out);
-    atomic_signal_fence(memory_order_seq_cst);
-    atomic_store_explicit(&heap->depth, 0, memory_order_relaxed);
+    fh_depth_leave(heap);
 }
 
 static void *list_tail(void *list)

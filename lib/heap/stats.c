@@ -36,8 +36,12 @@ static const uint64_t for_ever = UINT64_MAX;
 static void enter(int by)
 {
     struct fh_heap *mine = fh_heap_current;
-    if (mine != &fh_heap_none && mine != &fh_heap_emergency)
-        atomic_fetch_add_explicit(&mine->depth, (uint32_t)by, memory_order_relaxed);
+    if (mine == &fh_heap_none || mine == &fh_heap_emergency)
+        return;
+    if (by > 0)
+        atomic_fetch_add_explicit(&mine->depth, 1, memory_order_relaxed);
+    else
+        fh_depth_leave(mine);
 }
 
 static bool hold(struct fh_lock *lock, uint64_t ns)

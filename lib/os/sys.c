@@ -102,6 +102,21 @@ void fh_os_abort(void)
     fh_os_exit(128 + SIGABRT);
 }
 
+void fh_os_block_signals(uint64_t set)
+{
+    fh_syscall4(SYS_rt_sigprocmask, SIG_BLOCK, (long)&set, 0, KERNEL_SIGSET_BYTES);
+}
+
+void fh_os_unblock_signals(uint64_t set)
+{
+    fh_syscall4(SYS_rt_sigprocmask, SIG_UNBLOCK, (long)&set, 0, KERNEL_SIGSET_BYTES);
+}
+
+int fh_os_signal_self(int number, const void *info)
+{
+    return (int)fh_syscall4(SYS_rt_tgsigqueueinfo, fh_os_getpid(), fh_os_gettid(), number, (long)info);
+}
+
 int fh_os_open_read(const char *path)
 {
     return (int)fh_syscall4(SYS_openat, AT_FDCWD, (long)path, O_RDONLY | O_CLOEXEC, 0);

@@ -52,6 +52,12 @@ bool fh_os_thread_in_syscall(int tid);
 /* A full barrier on every running thread of the process; 0 or negative errno. */
 int fh_os_membarrier(void);
 
+/* Blocks or unblocks signals of the calling thread; bit n - 1 for signal n. */
+void fh_os_block_signals(uint64_t set);
+void fh_os_unblock_signals(uint64_t set);
+/* Sends the calling thread a signal with this siginfo_t; 0 or a negative errno. */
+int fh_os_signal_self(int number, const void *info);
+
 /* A helper: a raw clone that shares the address space, has every signal blocked, no libc, no TLS of
  * its own (it must touch neither). Returns its tid or a negative errno. The stack is the caller's
  * and must outlive it: when it has ended the kernel writes 0 to *alive and wakes a futex waiter on

@@ -7,12 +7,13 @@
  * without SA_SIGINFO get them from this kernel too, and look at the first). The trampoline leaves
  * no frame of its own unless it has something to restore.
  *
- * What the program's handler is, is one word for each signal: its address, and in the top bit
+ * What the program's handler is, is one word for each signal: its address, and in the top bits
  * (which no address of a program has) whether it asked for SA_SIGINFO, without which the kernel
- * shall not call us. The rest of the action — flags, mask — is the kernel's to keep, and so what
- * sigaction returns is what the kernel says, with these two put back. SIG_DFL and SIG_IGN go
- * through to the kernel; the word keeps what it was, nobody asks for it then. SA_RESETHAND, exec
- * and fork need nothing: the kernel's action decides.
+ * shall not call us, and for SA_RESETHAND, with which a signal can't be put off. The rest of the
+ * action — flags, mask — is the kernel's to keep, and so what sigaction returns is what the kernel
+ * says, with handler and SA_SIGINFO put back. SIG_DFL and SIG_IGN go through to the kernel; the
+ * word keeps what it was, nobody asks for it then. What SA_RESETHAND, exec and fork do needs
+ * nothing: the kernel's action decides.
  *
  * No lock: sigaction is called by handlers, between vfork and exec, and by children of fork. A
  * handler's word is exchanged before the kernel hears of it, so in between the new handler may be
@@ -33,6 +34,8 @@
 #include <stdatomic.h>
 
 #define WANTS_INFO ((uintptr_t)1 << 63)
+#define IS_SPENT   ((uintptr_t)1 << 62) /* SA_RESETHAND: the kernel forgets it when it calls us */
+#define FLAGS      (WANTS_INFO | IS_SPENT)
 
 /* Exported by the C library, shared and static, besides the name that we take. */
 extern int __sigaction(int number, const struct sigaction *action, struct sigaction *old);
@@ -46,9 +49,12 @@ static _Atomic uintptr_t handlers[NSIG];
 /* Signals that siginterrupt wants to interrupt system calls; bit n - 1. */
 static _Atomic uint64_t interrupting;
 
-FH_FAST static FH_NOINLINE void call_inside(handler_call *handler, int number, siginfo_t *info,
+FH_FAST static FH_NOINLINE void call_inside(uintptr_t word, int number, siginfo_t *info,
                                             void *context)
 {
+    handler_call *handler = (handler_call *)(word & ~FLAGS); /* NOLINT: an address that was one */
+    if (!(word & IS_SPENT) && fh_handler_postpone(number, info, context))
+        return;
     struct fh_interruption own;
     uintptr_t mark;
     struct fh_interruption *it = fh_handler_begin(&own, &mark, &fh_entry_window, number, context);
@@ -59,11 +65,10 @@ FH_FAST static FH_NOINLINE void call_inside(handler_call *handler, int number, s
 FH_FAST static void trampoline(int number, siginfo_t *info, void *context)
 {
     uintptr_t word = atomic_load_explicit(&handlers[number], memory_order_relaxed);
-    handler_call *handler =
-        (handler_call *)(word & ~WANTS_INFO); /* NOLINT: an address that was one */
+    handler_call *handler = (handler_call *)(word & ~FLAGS); /* NOLINT: an address that was one */
     if (FH_UNLIKELY(
             fh_handler_is_inside(context, (uintptr_t)__start_fh_fast, (uintptr_t)__stop_fh_fast)))
-        call_inside(handler, number, info, context);
+        call_inside(word, number, info, context);
     else
         handler(number, info, context);
 }
@@ -87,8 +92,9 @@ FH_PUBLIC int sigaction(int number, const struct sigaction *action, struct sigac
     struct sigaction mine, was;
     int result;
     if (action != NULL && is_a_handler(action) && !is_ours(action)) {
-        uintptr_t word =
-            (uintptr_t)action->sa_sigaction | (action->sa_flags & SA_SIGINFO ? WANTS_INFO : 0);
+        uintptr_t word = (uintptr_t)action->sa_sigaction |
+                         (action->sa_flags & SA_SIGINFO ? WANTS_INFO : 0) |
+                         (action->sa_flags & (int)SA_RESETHAND ? IS_SPENT : 0);
         mine = *action;
         mine.sa_sigaction = trampoline;
         mine.sa_flags |= SA_SIGINFO;
@@ -103,7 +109,7 @@ FH_PUBLIC int sigaction(int number, const struct sigaction *action, struct sigac
     if (result != 0 || old == NULL)
         return result;
     if (is_ours(&was)) {
-        was.sa_sigaction = (handler_call *)(before & ~WANTS_INFO); /* NOLINT: as above */
+        was.sa_sigaction = (handler_call *)(before & ~FLAGS); /* NOLINT: as above */
         if ((before & WANTS_INFO) == 0)
             was.sa_flags &= ~SA_SIGINFO;
     }
