@@ -75,6 +75,7 @@ int fh_ctl_set(const char *name, const char *value)
         if ((number = index_of(huge_names, value)) < 0)
             return -EINVAL;
         atomic_store(&fh_root.settings.huge, number);
+        atomic_store(&fh_pages_main.huge, number);
     } else if (strcmp(name, "on_foreign") == 0) {
         if ((number = index_of(on_foreign_names, value)) < 0)
             return -EINVAL;

@@ -34,6 +34,7 @@ struct fh_pages {
     size_t reserved_bytes;
     size_t used;          /* granules in runs */
     struct fh_span_bins clean, dirty;
+    _Atomic int huge;      /* enum fh_os_huge: huge pages for what is committed from now on (main pool) */
     _Atomic uint32_t tick; /* counted up by decay */
     _Atomic size_t footprint, peak_footprint; /* bytes of pages touched and not purged, as far as we know */
     _Atomic uint64_t purged; /* bytes given back so far */
