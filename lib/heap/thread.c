@@ -219,8 +219,9 @@ static struct fh_heap *find_leftover(uintptr_t me)
 {
     fh_lock_acquire(&fh_root.heaps_lock);
     struct fh_heap *heap = fh_root.heaps;
-    while (heap != NULL && ((heap->modes & FH_HEAP_FIRST_CLASS) != 0 ||
-                            atomic_load_explicit(&heap->thread, memory_order_relaxed) != me))
+    /* The thread first: what else a heap has is only ours to read when it was this thread's. */
+    while (heap != NULL && (atomic_load_explicit(&heap->thread, memory_order_relaxed) != me ||
+                            (heap->modes & FH_HEAP_FIRST_CLASS) != 0))
         heap = heap->next;
     fh_lock_release(&fh_root.heaps_lock);
     return heap;
