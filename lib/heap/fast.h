@@ -77,15 +77,16 @@ FH_INLINE void fh_free_fast(const struct fh_window *window, void *block)
     __asm__ __volatile__("" ::: "memory"); /* mask before headers: see struct fh_window */
     char *headers = (char *)window->headers;
     uintptr_t offset;
-    __asm__ __volatile__ goto("addq %c[key](%[headers],%[slot]), %[offset]\n\t"
-                 "subq %%fs:0, %[offset]\n\t"
+    __asm__ __volatile__ goto("imulq %[factor], %%fs:0, %[offset]\n\t"
+                 "addq %c[key](%[headers],%[slot]), %[offset]\n\t"
+                 "addq %[block], %[offset]\n\t"
                  "cmpq $0xffff, %[offset]\n\t"
                  "ja %l[miss]\n\t"
                  "imull %c[reciprocal](%[headers],%[slot]), %k[offset]\n\t"
                  "cmpl %c[reciprocal](%[headers],%[slot]), %k[offset]\n\t"
                  "jae %l[miss]"
                  : [offset] "=&r"(offset)
-                 : "0"(block), [headers] "r"(headers), [slot] "r"(slot), [key] "i"(offsetof(struct fh_run, key)),
+                 : [block] "r"(block), [factor] "i"(-(long)FH_KEY_FACTOR), [headers] "r"(headers), [slot] "r"(slot), [key] "i"(offsetof(struct fh_run, key)),
                    [reciprocal] "i"(offsetof(struct fh_run, reciprocal))
                  : "cc", "memory"
                  : miss);

@@ -13,11 +13,11 @@
  * that might not be there (the whole array can be read; what was never written is the kernel's zero page). Whether
  * the header is really that of p is told by its key.
  *
- * The key. run->key = thread pointer of the owner − address of the granule. For p in the granule and the
- * owner's thread pointer t, p + key − t is the offset of p in the granule, less than 64 KiB; for any other p and for any other
- * thread it is 64 KiB or more (no two thread pointers and no two granules are that near). One addition and
- * one subtraction answer three questions: is it ours, is it this thread's, where in the granule is it. A run that nobody may
- * free to without asking has a key that no address fits.
+ * The key. run->key = 17 × thread pointer of the owner − address of the granule. For p in the granule and the
+ * owner's thread pointer t, p + key − 17t is the offset of p in the granule, less than 64 KiB; for any other p and for any other
+ * thread it is 64 KiB or more. Why 17: stacks may be as small as 16 KiB, and thread pointers as near; seventeen times as far they
+ * are over 64 KiB apart, and 17t still fits in 52 bits. A multiplication and two additions answer three questions: is it ours,
+ * is it this thread's, where in the granule is it. A run that nobody may free to without asking has a key that no address fits.
  *
  * Metadata is out of line: no header is next to a block, so an overflow can't reach one.
  *
@@ -110,6 +110,8 @@ enum fh_run_flag {
     FH_RUN_ZERO = 1 << 2,     /* LARGE: pages read as zero (fresh from the kernel) */
 };
 
+#define FH_KEY_FACTOR 17u /* see above */
+
 /* The key of a run whose frees all take the slow path: shared, lent to the decay helper, observed, of several granules. */
 #define FH_KEY_NOBODY ((uintptr_t)1 << 62)
 
@@ -149,14 +151,14 @@ FH_INLINE uint32_t fh_run_used(const struct fh_run *run)
 /* The key by which `thread` may free to the run at `granule` (its first granule's address). */
 FH_INLINE uintptr_t fh_run_key(uintptr_t thread, uintptr_t granule)
 {
-    return thread - granule;
+    return thread * FH_KEY_FACTOR - granule;
 }
 
 /* Offset of p in the run's first granule when `thread` may free there without asking; else 64 KiB or more. */
 FH_INLINE uintptr_t fh_run_offset(const struct fh_run *run, const void *p, uintptr_t thread)
 {
     /* acquire: what the decay helper did to a run it had borrowed is seen with the key it put back. */
-    return (uintptr_t)p + atomic_load_explicit(&run->key, memory_order_acquire) - thread;
+    return (uintptr_t)p + atomic_load_explicit(&run->key, memory_order_acquire) - thread * FH_KEY_FACTOR;
 }
 
 #endif
