@@ -36,6 +36,7 @@ passes "forks of a process with one thread" "${under[@]}" "$forks" 100 0
 threads=$(program threads)
 passes "10,000 threads come and go in bounded memory" "${under[@]}" "$threads" 10000 8
 passes "threads with the smallest stack" "${under[@]}" "$threads" 2000 64 small
+passes "threads whose thread pointers are near" "${under[@]}" "$(program near)"
 passes "detached threads" "${under[@]}" "$threads" 2000 16 detached
 
 signals=$(program signals)
