@@ -45,7 +45,8 @@ includes_of() (
             may["tests/system"] = ""      # plain programs, as a user writes them
         }
         function room_of(file,    part) {
-            split(file, part, "/")
+            if (split(file, part, "/") == 2 && part[1] == "tests")
+                return "tests/unit" # shared by unit tests and fuzzers
             if (part[1] == "lib" || part[1] == "tests")
                 return part[1] "/" part[2]
             if (file ~ /^bench\/own_/)
