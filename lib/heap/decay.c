@@ -218,6 +218,18 @@ void fh_decay_owner(struct fh_heap *heap)
     purge_mine(heap, TICKS_TO_DECAY, BATCH);
 }
 
+/* Steps 3 and 4 of the hand-over. The count of interruptions is read on both sides of the question: a handler that interrupted a
+ * fast path may be what blocks, and be over before we look at depth. */
+static bool stands_still(struct fh_heap *heap)
+{
+    atomic_thread_fence(memory_order_seq_cst);
+    fh_os_membarrier();
+    uint32_t interruptions = atomic_load_explicit(&heap->interruptions, memory_order_seq_cst);
+    return atomic_load_explicit(&heap->depth, memory_order_seq_cst) == 0 && fh_os_thread_in_syscall(heap->tid) &&
+           atomic_load_explicit(&heap->depth, memory_order_seq_cst) == 0 &&
+           atomic_load_explicit(&heap->interruptions, memory_order_seq_cst) == interruptions;
+}
+
 /* Borrows up to BATCH ripe runs of another thread's heap, from *index on, if that thread stands still in the kernel. Heap locked. */
 static size_t purge_lent(struct fh_heap *heap, unsigned ticks, uint32_t *index, bool *is_busy)
 {
@@ -233,10 +245,8 @@ static size_t purge_lent(struct fh_heap *heap, unsigned ticks, uint32_t *index, 
     }
     if (count == 0)
         return 0;
-    atomic_thread_fence(memory_order_seq_cst);
-    fh_os_membarrier();
     size_t given = 0;
-    if (fh_os_thread_in_syscall(heap->tid) && atomic_load_explicit(&heap->depth, memory_order_seq_cst) == 0) {
+    if (stands_still(heap)) {
         /* A run that becomes empty leaves the heap: its owner field is then the pool's. */
         for (unsigned i = 0; i < count; i++) {
             struct fh_run *run = lent[i];
@@ -267,7 +277,7 @@ static size_t purge_heap(struct fh_heap *heap, unsigned ticks, bool *is_pending)
                 fh_heap_unbin(heap);
             } else {
                 heap->orphan_ticks++;
-                *is_pending = true;
+                *is_pending |= heap->all_first != FH_NO_RUN;
             }
             fh_heap_collect_inbox(heap);
             given = purge_mine(heap, ticks, ~0u);
@@ -282,15 +292,18 @@ static size_t purge_heap(struct fh_heap *heap, unsigned ticks, bool *is_pending)
             *is_pending = true;
             return given;
         }
+        if (atomic_load_explicit(&heap->thread, memory_order_relaxed) != thread ||
+            !fh_heap_collect_lent(heap, stands_still)) {
+            fh_lock_release(&heap->lock);
+            *is_pending = true;
+            return given;
+        }
         if (is_first)
             index = heap->all_first;
         else if (fh_run_at(heap->pages, index)->kind != FH_RUN_BLOCKS || fh_run_at(heap->pages, index)->heap != heap)
             index = FH_NO_RUN; /* the list changed between two batches: the next tick does the rest */
         is_first = false;
-        if (atomic_load_explicit(&heap->thread, memory_order_relaxed) == thread)
-            given += purge_lent(heap, ticks, &index, &is_busy);
-        else
-            index = FH_NO_RUN;
+        given += purge_lent(heap, ticks, &index, &is_busy);
         fh_lock_release(&heap->lock);
     } while (index != FH_NO_RUN && !is_busy);
     if (is_busy) {
@@ -307,6 +320,8 @@ static void observe_heap(struct fh_heap *heap, bool *is_pending)
         return;
     }
     unsigned left = BATCH;
+    if (atomic_load_explicit(&heap->inbox, memory_order_relaxed) != NULL && heap->all_first != FH_NO_RUN)
+        *is_pending = true;
     for (uint32_t index = heap->all_first; index != FH_NO_RUN;) {
         struct fh_run *run = fh_run_at(heap->pages, index);
         index = run->heap_next;

@@ -186,8 +186,10 @@ FH_FAST struct fh_interruption *fh_handler_begin(struct fh_interruption *own, ui
     };
     close_window(it->windows[0]);
     close_window(it->windows[1]);
-    if (is_real(heap))
-        atomic_fetch_add_explicit(&heap->depth, 1, memory_order_relaxed);
+    if (is_real(heap)) {
+        atomic_fetch_add_explicit(&heap->interruptions, 1, memory_order_seq_cst);
+        atomic_fetch_add_explicit(&heap->depth, 1, memory_order_seq_cst);
+    }
     interruptions = it;
     atomic_signal_fence(memory_order_seq_cst);
     return it;
@@ -202,8 +204,10 @@ FH_FAST static void take_back(struct fh_interruption *it)
         fh_emergency_free(it);
     uncount_window(was.windows[0]);
     uncount_window(was.windows[1]);
-    if (is_real(was.heap))
-        atomic_fetch_sub_explicit(&was.heap->depth, 1, memory_order_relaxed);
+    if (is_real(was.heap)) {
+        atomic_fetch_add_explicit(&was.heap->interruptions, 1, memory_order_seq_cst);
+        atomic_fetch_sub_explicit(&was.heap->depth, 1, memory_order_seq_cst);
+    }
     atomic_signal_fence(memory_order_seq_cst);
     fh_heap_current = was.heap; /* last, as it was set first */
 }

@@ -64,6 +64,7 @@ struct fh_heap {
     struct fh_bin bins[FH_CLASS_COUNT]; /* first: the fast path addresses them from the heap's address */
     _Atomic uintptr_t thread;
     _Atomic uint32_t depth;
+    _Atomic uint32_t interruptions; /* beginnings and ends of signal handlers that interrupted our code */
     _Atomic uint64_t postponed; /* signals that wait for the end of the slow path: handler.c; bit n - 1 */
     unsigned modes; /* of enum fh_heap_mode */
     uint32_t orphan_ticks;  /* decay: ticks since its thread ended */
@@ -210,6 +211,9 @@ void fh_remote_flush(struct fh_heap *heap);
 void fh_run_poke(struct fh_run *run);
 /* Takes in what others freed; heap locked. */
 void fh_heap_collect_inbox(struct fh_heap *heap);
+/* The same for the heap of another thread, by the hand-over protocol: the runs are borrowed, and if the thread does not stand
+ * still after that, they go back to the inbox. Heap locked; false when it did not. */
+bool fh_heap_collect_lent(struct fh_heap *heap, bool (*stands_still)(struct fh_heap *heap));
 /* The inbox of a heap whose runs are another's now: what arrives is sent on by whoever sends it. */
 void fh_inbox_shut(struct fh_heap *heap);
 void fh_inbox_open(struct fh_heap *heap);

@@ -78,17 +78,20 @@ void fh_run_poke(struct fh_run *run)
         inbox_push(run);
 }
 
-static void send(struct fh_out *out)
+static void send(struct fh_heap *heap, struct fh_out *out)
 {
-    if (out->run != NULL)
-        fh_remote_push(out->run, out->head, out->tail, out->count);
+    if (out->run == NULL)
+        return;
+    size_t bytes = (size_t)out->count * out->run->block_size;
+    fh_remote_push(out->run, out->head, out->tail, out->count);
     out->run = NULL;
+    fh_decay_wanted(heap, bytes); /* its owner may be idle */
 }
 
 void fh_remote_flush(struct fh_heap *heap)
 {
     for (unsigned i = 0; i < FH_OUT_SLOTS; i++)
-        send(&heap->out[i]);
+        send(heap, &heap->out[i]);
 }
 
 /* A block of a run that the calling thread does not own. */
@@ -106,7 +109,7 @@ FH_FAST void fh_remote_free(struct fh_run *run, void *block)
     atomic_store_explicit(&heap->depth, 1, memory_order_relaxed);
     atomic_signal_fence(memory_order_seq_cst);
     if (out->run != run) {
-        send(out);
+        send(heap, out);
         *out = (struct fh_out){.run = run, .head = block, .tail = block, .count = 1};
         fh_set_next(block, NULL);
     } else {
@@ -115,7 +118,7 @@ FH_FAST void fh_remote_free(struct fh_run *run, void *block)
         out->count++;
     }
     if (out->count >= FH_OUT_COUNT || out->count * run->block_size >= FH_OUT_BYTES)
-        send(out);
+        send(heap, out);
     fh_depth_leave(heap);
 }
 
@@ -174,6 +177,30 @@ void fh_heap_collect_inbox(struct fh_heap *heap)
         return;
     /* acquire pairs with the release in inbox_push. */
     collect_all(heap, atomic_exchange_explicit(&heap->inbox, NULL, memory_order_acquire));
+}
+
+bool fh_heap_collect_lent(struct fh_heap *heap, bool (*stands_still)(struct fh_heap *heap))
+{
+    struct fh_run *first = atomic_load_explicit(&heap->inbox, memory_order_relaxed);
+    if (first == NULL || first == SHUT)
+        return true;
+    first = atomic_exchange_explicit(&heap->inbox, NULL, memory_order_acquire);
+    for (struct fh_run *run = first; run != NULL;
+         run = atomic_load_explicit(&run->inbox_next, memory_order_relaxed))
+        if (run->heap == heap)
+            atomic_store_explicit(&run->key, FH_KEY_NOBODY, memory_order_seq_cst);
+    bool is_ours = stands_still(heap);
+    for (struct fh_run *run = first, *next; run != NULL; run = next) {
+        next = atomic_load_explicit(&run->inbox_next, memory_order_relaxed);
+        bool is_lent = run->heap == heap;
+        if (is_lent && is_ours)
+            collect(heap, run);
+        if (is_lent && run->kind == FH_RUN_BLOCKS && run->heap == heap) /* it may have left the heap */
+            fh_run_set_owner(heap, run);
+        if (!is_lent || !is_ours)
+            inbox_push(run);
+    }
+    return is_ours;
 }
 
 void fh_inbox_shut(struct fh_heap *heap)
