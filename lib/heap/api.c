@@ -550,7 +550,7 @@ static int check_run(struct fh_heap *heap, struct fh_run *run)
     if (run->kind != FH_RUN_BLOCKS)
         return broken;
     uint32_t length = fh_list_length(run->local, run->capacity + 1), used = fh_run_used(run);
-    if (used > run->available || run->available > run->capacity || length != run->available - used) {
+    if (used > run->available || run->available > run->capacity || (length != run->available - used && (run->flags & FH_RUN_CUT) == 0)) {
         fh_message("check: run %p of %u-byte blocks: %u used and %u in its list of %u", (void *)run, run->block_size, used,
                    length, run->available);
         broken++;

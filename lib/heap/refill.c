@@ -55,6 +55,7 @@ static void *take_local(struct fh_heap *heap, struct fh_run *run, uint32_t *coun
         *count = 1;
     }
     run->local = NULL;
+    run->flags &= (uint8_t)~FH_RUN_CUT;
     return hand_out(heap, run, list, *count);
 }
 

@@ -222,7 +222,11 @@ void fh_heap_collect_forked(struct fh_heap *heap)
     for (uint32_t index = heap->all_first; index != FH_NO_RUN;) {
         struct fh_run *run = fh_run_at(heap->pages, index);
         index = run->heap_next;
-        if (run->kind == FH_RUN_BLOCKS && atomic_load_explicit(&run->remote, memory_order_relaxed) != 0)
+        if (run->kind != FH_RUN_BLOCKS)
+            continue;
+        if (atomic_load_explicit(&run->remote, memory_order_relaxed) != 0)
             collect(heap, run);
+        else if (run->countdown == 0 && run->state != FH_STATE_CURRENT && run->state != FH_STATE_EMPTY)
+            fh_run_settle(heap, run); /* its owner had counted down and waited for the lock that fork held */
     }
 }

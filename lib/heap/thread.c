@@ -280,6 +280,16 @@ struct fh_heap *fh_heap_mine(void)
 
 /* ---- fork ---------------------------------------------------------------------------------------------------------- */
 
+static void mark_cut(struct fh_heap *heap)
+{
+    for (uint32_t index = heap->all_first; index != FH_NO_RUN;) {
+        struct fh_run *run = fh_run_at(heap->pages, index);
+        index = run->heap_next;
+        if (run->kind == FH_RUN_BLOCKS)
+            run->flags |= FH_RUN_CUT;
+    }
+}
+
 /* In a handler that interrupted us the locks may be this thread's own: fork goes without. In the child the other threads' heaps
  * are not touched then; they may have been in the middle of anything. */
 static bool is_fork_blind(void)
@@ -328,6 +338,7 @@ static void fork_child(void)
             set_owner_of_all(heap); /* what was lent to the helper comes back */
         } else if (thread != 0 && (heap->modes & FH_HEAP_FIRST_CLASS) == 0) {
             /* Batches that were on their way are lost with their thread's slot: it may have been half written. */
+            mark_cut(heap);
             memset(heap->out, 0, sizeof heap->out);
             atomic_store_explicit(&heap->depth, 0, memory_order_relaxed);
             orphan(heap);

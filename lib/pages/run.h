@@ -108,6 +108,9 @@ enum fh_run_flag {
     FH_RUN_SLOW = 1 << 0,     /* frees of this run always take the slow path (shared heap, mode, events) */
     FH_RUN_REMAPPED = 1 << 1, /* pages came by mremap: to be mapped anew when freed */
     FH_RUN_ZERO = 1 << 2,     /* LARGE: pages read as zero (fresh from the kernel) */
+    /* BLOCKS: its thread stayed in the parent of a fork, perhaps in the middle of a free: the list may hold a block more or less
+     * than the counts say, until it is taken next. */
+    FH_RUN_CUT = 1 << 3,
 };
 
 #define FH_KEY_FACTOR 17u /* see above */
