@@ -36,6 +36,7 @@
 #define BATCH           64u                  /* runs borrowed at a time: the owner waits some 0.2 ms at most */
 #define STACK_BYTES     ((size_t)32 << 10)
 #define IDLE_TICKS      2u
+#define VAIN_TICKS      20u                  /* a thread that never blocks, or can't be asked (after setuid): left to itself */
 
 static struct {
     struct fh_lock lock;            /* held by the helper while it works: fork waits for it */
@@ -371,7 +372,7 @@ static void helper_main(void *unused)
 {
     (void)unused;
     atomic_store_explicit(&fh_root.helper_tid, fh_os_gettid(), memory_order_relaxed);
-    unsigned idle = 0;
+    unsigned idle = 0, vain = 0;
     uint64_t pause = 0;
     for (;;) {
         int decay_ms = atomic_load_explicit(&fh_root.settings.decay_ms, memory_order_relaxed);
@@ -385,7 +386,13 @@ static void helper_main(void *unused)
                 return;
             }
             uint64_t looking = 0;
+            uint64_t given = atomic_load_explicit(&fh_pages_main.purged, memory_order_relaxed);
+            bool has_news = atomic_load(&decay.freed) != 0;
             idle = work(&looking) ? 0 : idle + 1;
+            has_news |= atomic_load_explicit(&fh_pages_main.purged, memory_order_relaxed) != given;
+            vain = has_news ? 0 : vain + 1;
+            if (vain >= VAIN_TICKS)
+                idle = IDLE_TICKS;
             /* Looking (not giving back) may cost 5 % of a core; with very many runs the ticks get longer, up to twice. */
             pause = looking * 20 < 2 * tick ? looking * 20 : 2 * tick;
         } else {
@@ -399,7 +406,7 @@ static void helper_main(void *unused)
         if (decay_ms < 0 || atomic_load(&decay.freed) < START_BYTES ||
             !atomic_compare_exchange_strong(&decay.running, &none, 1))
             return;
-        idle = 0;
+        idle = vain = 0;
     }
 }
 
