@@ -265,6 +265,20 @@ static bool is_waiting_call(unsigned long number)
     }
 }
 
+/* After a change of identity /proc/self/task/TID/syscall is root's. The state in `stat` is for all: S is a sleep that a signal
+ * ends, which is how the calls above wait; a fault or a vfork waits as D. (Not so a fault on memory that the program itself
+ * has under userfaultfd.) */
+static bool thread_sleeps(int tid)
+{
+    char path[64];
+    char text[512];
+    fh_format(path, sizeof(path), "/proc/self/task/%d/stat", tid);
+    if (fh_os_read_file(path, text, sizeof(text)) <= 0)
+        return false;
+    const char *end = strrchr(text, ')'); /* the name may have any character */
+    return end != NULL && end[1] == ' ' && end[2] == 'S';
+}
+
 bool fh_os_thread_in_syscall(int tid)
 {
     if (!fh_os_may_use(FH_OS_TASK_SYSCALL))
@@ -272,7 +286,10 @@ bool fh_os_thread_in_syscall(int tid)
     char path[64];
     char text[256];
     fh_format(path, sizeof(path), "/proc/self/task/%d/syscall", tid);
-    if (fh_os_read_file(path, text, sizeof(text)) <= 0 || text[0] < '0' || text[0] > '9')
+    int64_t length = fh_os_read_file(path, text, sizeof(text));
+    if (length == -EACCES || length == -EPERM)
+        return thread_sleeps(tid);
+    if (length <= 0 || text[0] < '0' || text[0] > '9')
         return false;
     unsigned long number = 0;
     for (const char *digit = text; *digit >= '0' && *digit <= '9'; digit++)
