@@ -13,8 +13,10 @@
 #define FH_COLD                            __attribute__((noinline, cold))
 #define FH_HIDDEN                          __attribute__((visibility("hidden")))
 #define FH_PUBLIC                          __attribute__((visibility("default")))
-/* Code between whose instructions a heap may be half changed without a note of it: gathered in one section per program or
- * library, so that a signal handler can tell by the program counter that it interrupted it (heap/handler.c). */
+/* Code between whose instructions a heap may be half changed without a note of it: gathered in one
+ * section per program or
+ * library, so that a signal handler can tell by the program counter that it interrupted it
+ * (heap/handler.c). */
 #define FH_FAST                            __attribute__((section("fh_fast")))
 #define FH_CACHE_LINE                      64
 #define FH_CACHE_ALIGNED                   __attribute__((aligned(FH_CACHE_LINE)))

@@ -1,13 +1,14 @@
 /*
  * The heap's interface: the calling thread's heap, first-class heaps, and the fh_allocator of both.
  *
- * A first-class heap is shared by default: its calls take its lock and its runs have no owner, so frees come here
- * too. With is_single_thread it is a thread's heap like malloc's, only not that thread's current one.
- * Whatever its options ask of each block (canary, quarantine, random slots) is done here, under the lock: malloc's fast path
- * does not know of it.
+ * A first-class heap is shared by default: its calls take its lock and its runs have no owner, so
+ * frees come here too. With is_single_thread it is a thread's heap like malloc's, only not that
+ * thread's current one. Whatever its options ask of each block (canary, quarantine, random slots)
+ * is done here, under the lock: malloc's fast path does not know of it.
  *
- * Alignment needs no padding: blocks of a class begin at multiples of the block size from an aligned run, so a class whose
- * size is a multiple of the alignment is aligned by construction; over 16 KiB a run of its own is.
+ * Alignment needs no padding: blocks of a class begin at multiples of the block size from an
+ * aligned run, so a class whose size is a multiple of the alignment is aligned by construction;
+ * over 16 KiB a run of its own is.
  */
 #include "freehold/heap.h"
 
@@ -22,7 +23,8 @@
 
 void fh_canary_write(const struct fh_heap *heap, const struct fh_run *run, void *block);
 
-/* Class whose blocks hold `size` bytes at multiples of `align`; FH_CLASS_LARGE when there is none. */
+/* Class whose blocks hold `size` bytes at multiples of `align`; FH_CLASS_LARGE when there is none.
+ * */
 static unsigned aligned_class(size_t size, size_t align)
 {
     if (size > FH_CLASS_MAX || align > FH_CLASS_ONE_MAX)
@@ -34,7 +36,7 @@ static unsigned aligned_class(size_t size, size_t align)
     return FH_CLASS_LARGE;
 }
 
-/* ---- the calling thread's heap --------------------------------------------------------------------------------------- */
+/* ---- the calling thread's heap --------------------------------------------------------------- */
 
 FH_FAST void *fh_malloc(size_t size)
 {
@@ -58,7 +60,8 @@ FH_FAST void *fh_calloc_slow(size_t count, size_t size)
         return NULL;
     if (bytes > FH_CLASS_MAX) {
         const struct fh_run *run = fh_window_run(&fh_pages_main.window, block);
-        if (fh_pages_contain(&fh_pages_main, block) && run->kind == FH_RUN_LARGE && (run->flags & FH_RUN_ZERO))
+        if (fh_pages_contain(&fh_pages_main, block) && run->kind == FH_RUN_LARGE &&
+            (run->flags & FH_RUN_ZERO))
             return block;
     }
     return memset(block, 0, bytes);
@@ -77,7 +80,8 @@ size_t fh_usable_size(const void *block)
     if (fh_emergency_owns(block))
         return fh_emergency_size(block);
     if (fh_pages_find(block, NULL) == NULL &&
-        atomic_load_explicit(&fh_root.settings.on_foreign, memory_order_relaxed) != FH_FOREIGN_ABORT)
+        atomic_load_explicit(&fh_root.settings.on_foreign, memory_order_relaxed) !=
+            FH_FOREIGN_ABORT)
         return 0; /* nobody may write there as far as we know */
     fh_report("invalid-free", block, "usable size asked of a pointer that is no block");
     return 0;
@@ -90,7 +94,8 @@ FH_FAST static FH_NOINLINE void *aligned_told(unsigned class_index, size_t size)
     void *block = fh_malloc_fast(fh_class_size(class_index));
     fh_event_unmute(before);
     if (block != NULL)
-        fh_event_tell(FH_EVENT_ALLOC, block, NULL, size, fh_usable_size(block), __builtin_return_address(0));
+        fh_event_tell(FH_EVENT_ALLOC, block, NULL, size, fh_usable_size(block),
+                      __builtin_return_address(0));
     return block;
 }
 
@@ -112,22 +117,25 @@ FH_FAST void *fh_aligned_alloc(size_t align, size_t size)
         heap = fh_heap_thread();
     void *block = NULL;
     if (heap != NULL)
-        block = fh_is_inside(heap) ? fh_take_inside(size, align) : fh_take_large(fh_max(size, 1), align);
+        block = fh_is_inside(heap) ? fh_take_inside(size, align)
+                                   : fh_take_large(fh_max(size, 1), align);
     if (block == NULL)
         errno = ENOMEM;
     else if (fh_event_is_heard())
-        fh_event_tell(FH_EVENT_ALLOC, block, NULL, size, fh_usable_size(block), __builtin_return_address(0));
+        fh_event_tell(FH_EVENT_ALLOC, block, NULL, size, fh_usable_size(block),
+                      __builtin_return_address(0));
     return block;
 }
 
-/* ---- realloc ----------------------------------------------------------------------------------------------------------- */
+/* ---- realloc --------------------------------------------------------------------------------- */
 
 static bool may_stay(size_t usable, size_t size)
 {
     return size <= usable && (size >= usable / 2 || usable <= 16);
 }
 
-/* What to ask for when a block grows a little beyond its class: an eighth more, from 1 KiB on a quarter, so that a string that grows byte by
+/* What to ask for when a block grows a little beyond its class: an eighth more, from 1 KiB on a
+ * quarter, so that a string that grows byte by
  * byte is not copied at each class. Of large blocks only what is touched of it costs memory. */
 static size_t grown(size_t usable, size_t size)
 {
@@ -157,7 +165,8 @@ FH_FAST void *fh_realloc_slow(void *block, size_t size)
         return fh_malloc_fast(size);
     struct fh_pages *pages = &fh_pages_main;
     struct fh_run *run = fh_run_quickly(block);
-    if (FH_LIKELY(run != NULL && fh_run_is_mine(run)) && size <= run->block_size && size >= run->block_size / 2)
+    if (FH_LIKELY(run != NULL && fh_run_is_mine(run)) && size <= run->block_size &&
+        size >= run->block_size / 2)
         return block;
     run = fh_block_run(block, &pages);
     if (run == NULL && !fh_emergency_owns(block))
@@ -169,10 +178,11 @@ FH_FAST void *fh_realloc_slow(void *block, size_t size)
     size_t usable = run != NULL ? fh_run_usable(run) : fh_emergency_size(block);
     bool is_told = fh_event_is_heard();
     if (may_stay(usable, size) ||
-        (run != NULL && run->kind == FH_RUN_LARGE && size > FH_CLASS_MAX && size <= FH_SIZE_MAX && !is_inside &&
-         resize_large(pages, run, size))) {
+        (run != NULL && run->kind == FH_RUN_LARGE && size > FH_CLASS_MAX && size <= FH_SIZE_MAX &&
+         !is_inside && resize_large(pages, run, size))) {
         if (is_told)
-            fh_event_tell(FH_EVENT_RESIZE, block, block, size, fh_usable_size(block), __builtin_return_address(0));
+            fh_event_tell(FH_EVENT_RESIZE, block, block, size, fh_usable_size(block),
+                          __builtin_return_address(0));
         return block;
     }
     void *moved = NULL;
@@ -191,7 +201,8 @@ FH_FAST void *fh_realloc_slow(void *block, size_t size)
             return NULL;
     }
     if (is_told)
-        fh_event_tell(FH_EVENT_RESIZE, moved, block, size, fh_usable_size(moved), __builtin_return_address(0));
+        fh_event_tell(FH_EVENT_RESIZE, moved, block, size, fh_usable_size(moved),
+                      __builtin_return_address(0));
     return moved;
 }
 
@@ -200,7 +211,7 @@ FH_FAST void *fh_realloc(void *block, size_t size)
     return fh_realloc_fast(&fh_free_window, block, size);
 }
 
-/* ---- first-class heaps ------------------------------------------------------------------------------------------------- */
+/* ---- first-class heaps ----------------------------------------------------------------------- */
 
 #define OWN_WINDOW ((size_t)64 << 30)
 
@@ -269,7 +280,8 @@ static void drop_all(struct fh_heap *heap)
             fh_run_release(heap, run);
         }
     }
-    atomic_store_explicit(&heap->large_frees, 0, memory_order_relaxed); /* fh_stats_retire took the allocations over */
+    atomic_store_explicit(&heap->large_frees, 0,
+                          memory_order_relaxed); /* fh_stats_retire took the allocations over */
     memset(heap->bins, 0, sizeof heap->bins);
     memset(heap->queues, 0, sizeof heap->queues);
     memset(heap->empty_first, 0, sizeof heap->empty_first);
@@ -313,10 +325,12 @@ static void *heap_take(struct fh_heap *heap, size_t size, size_t align, unsigned
     unsigned class_index = aligned_class(whole, align > 16 ? align : 1);
     bool is_zero = false;
     fh_heap_lock(heap);
-    if (FH_UNLIKELY(heap->settings_seen != atomic_load_explicit(&fh_root.settings.generation, memory_order_acquire)))
+    if (FH_UNLIKELY(heap->settings_seen !=
+                    atomic_load_explicit(&fh_root.settings.generation, memory_order_acquire)))
         fh_heap_follow_settings(heap);
-    void *block = class_index < FH_CLASS_COUNT ? fh_heap_take_class(heap, class_index, flags)
-                                               : fh_large_alloc(heap, whole, align, flags, &is_zero);
+    void *block = class_index < FH_CLASS_COUNT
+                      ? fh_heap_take_class(heap, class_index, flags)
+                      : fh_large_alloc(heap, whole, align, flags, &is_zero);
     if (block != NULL && canary != 0)
         fh_canary_write(heap, fh_block_run(block, NULL), block);
     fh_heap_unlock(heap);
@@ -327,7 +341,8 @@ static void *heap_take(struct fh_heap *heap, size_t size, size_t align, unsigned
     if ((flags & FH_ALLOC_ZEROED) && !is_zero)
         memset(block, 0, size);
     if (fh_event_is_heard())
-        fh_event_tell(FH_EVENT_ALLOC, block, NULL, size, fh_usable_size(block), __builtin_return_address(0));
+        fh_event_tell(FH_EVENT_ALLOC, block, NULL, size, fh_usable_size(block),
+                      __builtin_return_address(0));
     return block;
 }
 
@@ -398,7 +413,8 @@ static void *heap_resize(struct fh_heap *heap, void *block, size_t size, size_t 
     void *resized = resize(heap, block, size, align);
     fh_event_unmute(before);
     if (resized != NULL)
-        fh_event_tell(FH_EVENT_RESIZE, resized, block, size, fh_usable_size(resized), __builtin_return_address(0));
+        fh_event_tell(FH_EVENT_RESIZE, resized, block, size, fh_usable_size(resized),
+                      __builtin_return_address(0));
     return resized;
 }
 
@@ -413,10 +429,11 @@ bool fh_heap_owns(struct fh_heap *heap, const void *address)
     return run != NULL && run->heap == heap;
 }
 
-/* ---- measure, walk, check ---------------------------------------------------------------------------------------------- */
+/* ---- measure, walk, check -------------------------------------------------------------------- */
 
 /* Blocks of one run, with those of its local list and of the bin's active list as free ones. */
-static int walk_run(struct fh_heap *heap, struct fh_run *run, int (*visit)(void *, const struct fh_block *), void *context)
+static int walk_run(struct fh_heap *heap, struct fh_run *run,
+                    int (*visit)(void *, const struct fh_block *), void *context)
 {
     if (run->kind == FH_RUN_LARGE) {
         struct fh_block block = {(void *)run->base, fh_run_usable(run), true};
@@ -446,7 +463,8 @@ static int walk_run(struct fh_heap *heap, struct fh_run *run, int (*visit)(void 
     return 0;
 }
 
-static int walk_heap(struct fh_heap *heap, int (*visit)(void *, const struct fh_block *), void *context)
+static int walk_heap(struct fh_heap *heap, int (*visit)(void *, const struct fh_block *),
+                     void *context)
 {
     int result = 0;
     fh_heap_lock(heap);
@@ -495,7 +513,8 @@ static int walk_one(struct fh_heap *heap, void *context)
     return walk_heap(heap, call->visit, call->context);
 }
 
-int fh_heap_walk(struct fh_heap *heap, int (*visit)(void *context, const struct fh_block *block), void *context)
+int fh_heap_walk(struct fh_heap *heap, int (*visit)(void *context, const struct fh_block *block),
+                 void *context)
 {
     struct walk_call call = {visit, context};
     return for_heaps(heap, walk_one, &call);
@@ -524,8 +543,9 @@ static int measure_one(struct fh_heap *heap, void *context)
         index = run->heap_next;
         out->metadata += (size_t)run->span << FH_RUN_SHIFT;
         out->reserved += (size_t)run->span << FH_GRANULE_SHIFT;
-        out->footprint += run->kind == FH_RUN_LARGE ? run->large_bytes
-                                                    : (size_t)__builtin_popcountll(run->dirty) << fh_os_page_shift;
+        out->footprint += run->kind == FH_RUN_LARGE
+                              ? run->large_bytes
+                              : (size_t)__builtin_popcountll(run->dirty) << fh_os_page_shift;
     }
     out->metadata += sizeof *heap;
     fh_heap_unlock(heap);
@@ -544,15 +564,17 @@ static int check_run(struct fh_heap *heap, struct fh_run *run)
 {
     int broken = 0;
     if (run->heap != heap) {
-        fh_message("check: run %p is in the list of heap %p but belongs to %p", (void *)run, (void *)heap, (void *)run->heap);
+        fh_message("check: run %p is in the list of heap %p but belongs to %p", (void *)run,
+                   (void *)heap, (void *)run->heap);
         broken++;
     }
     if (run->kind != FH_RUN_BLOCKS)
         return broken;
     uint32_t length = fh_list_length(run->local, run->capacity + 1), used = fh_run_used(run);
-    if (used > run->available || run->available > run->capacity || (length != run->available - used && (run->flags & FH_RUN_CUT) == 0)) {
-        fh_message("check: run %p of %u-byte blocks: %u used and %u in its list of %u", (void *)run, run->block_size, used,
-                   length, run->available);
+    if (used > run->available || run->available > run->capacity ||
+        (length != run->available - used && (run->flags & FH_RUN_CUT) == 0)) {
+        fh_message("check: run %p of %u-byte blocks: %u used and %u in its list of %u", (void *)run,
+                   run->block_size, used, length, run->available);
         broken++;
     }
     for (const void *block = run->local; block != NULL && length-- > 0; block = fh_next(block))
@@ -563,14 +585,14 @@ static int check_run(struct fh_heap *heap, struct fh_run *run)
             break;
         }
     bool is_bin = heap->bins[run->class_index].run == run;
-    bool is_right = run->state == FH_STATE_CURRENT    ? is_bin && run->used_floor == 0
-                    : run->state == FH_STATE_FULL     ? run->local == NULL && run->countdown == 1
-                    : run->state == FH_STATE_FRESH    ? run->local == NULL && run->countdown == 1
-                    : run->state == FH_STATE_PARTIAL  ? run->local != NULL && run->used_floor == 0
-                                                      : used == 0;
+    bool is_right = run->state == FH_STATE_CURRENT   ? is_bin && run->used_floor == 0
+                    : run->state == FH_STATE_FULL    ? run->local == NULL && run->countdown == 1
+                    : run->state == FH_STATE_FRESH   ? run->local == NULL && run->countdown == 1
+                    : run->state == FH_STATE_PARTIAL ? run->local != NULL && run->used_floor == 0
+                                                     : used == 0;
     if (!is_right) {
-        fh_message("check: run %p in state %u: %u used, countdown %u, local %p", (void *)run, run->state, used,
-                   run->countdown, run->local);
+        fh_message("check: run %p in state %u: %u used, countdown %u, local %p", (void *)run,
+                   run->state, used, run->countdown, run->local);
         broken++;
     }
     return broken;
@@ -590,7 +612,8 @@ static int check_one(struct fh_heap *heap, void *context)
     }
     for (unsigned i = 0; i < FH_CLASS_COUNT; i++)
         if (runs[i] != heap->queues[i].runs) {
-            fh_message("check: %u runs of class %u counted, %u found", heap->queues[i].runs, i, runs[i]);
+            fh_message("check: %u runs of class %u counted, %u found", heap->queues[i].runs, i,
+                       runs[i]);
             (*broken)++;
         }
     fh_heap_unlock(heap);
@@ -608,7 +631,7 @@ int fh_heap_check(struct fh_heap *heap)
     return broken;
 }
 
-/* ---- fh_allocator ------------------------------------------------------------------------------------------------------ */
+/* ---- fh_allocator ---------------------------------------------------------------------------- */
 
 static void *op_alloc(void *self, size_t size, size_t align, unsigned flags)
 {
@@ -668,7 +691,8 @@ static int op_measure(void *self, struct fh_measure *out)
     return fh_heap_measure(self, out);
 }
 
-static int op_walk(void *self, int (*visit)(void *context, const struct fh_block *block), void *context)
+static int op_walk(void *self, int (*visit)(void *context, const struct fh_block *block),
+                   void *context)
 {
     return fh_heap_walk(self, visit, context);
 }

@@ -1,28 +1,34 @@
 /*
  * Decay: memory that stays free is given back, without anybody calling.
  *
- * Who does it. The *helper* is a raw clone that exists only while there is something to wait for: it is started by a free when
- * enough has become free, wakes up four times per decay period, and ends when nothing is left to do. It shares the thread-local
- * storage of nobody: no libc, no errno, no malloc here. Owners that are busy purge their own runs at a heartbeat when the
- * helper has asked them to (is_decay_due).
+ * Who does it. The *helper* is a raw clone that exists only while there is something to wait for:
+ * it is started by a free when enough has become free, wakes up four times per decay period, and
+ * ends when nothing is left to do. It shares the thread-local storage of nobody: no libc, no errno,
+ * no malloc here. Owners that are busy purge their own runs at a heartbeat when the helper has
+ * asked them to (is_decay_due).
  *
- * Which pages. Pages of a run that are in memory but not carved, from an earlier life of the granule, go when the run is four
- * ticks old. A run is *quiet* when its count of used blocks has not changed for four ticks. Quiet runs with free blocks lose the pages in which every
- * block is free (run.c). Free spans of the page pool go when they are four ticks old.
+ * Which pages. Pages of a run that are in memory but not carved, from an earlier life of the
+ * granule, go when the run is four ticks old. A run is *quiet* when its count of used blocks has
+ * not changed for four ticks. Quiet runs with free blocks lose the pages in which every block is
+ * free (run.c). Free spans of the page pool go when they are four ticks old.
  *
- * Whose runs: the hand-over protocol. Owners push to run->local and pop bins without locks, so the helper may touch a thread's run only when that thread
- * is certainly not in the middle of a fast path, and can't get into one unnoticed:
+ * Whose runs: the hand-over protocol. Owners push to run->local and pop bins without locks, so the
+ * helper may touch a thread's run only when that thread is certainly not in the middle of a fast
+ * path, and can't get into one unnoticed:
  *
- *   1. take the heap's lock (the owner's slow path waits for it; its quick refill checks the owner field);
+ *   1. take the heap's lock (the owner's slow path waits for it; its quick refill checks the owner
+ *      field);
  *   2. borrow: run->key = FH_KEY_NOBODY for a batch of quiet runs;
  *   3. a full barrier on all threads (membarrier);
- *   4. ask the kernel whether the thread is blocked in a system call (/proc/self/task/TID/syscall). If it is, it was
- *      in no fast path at that moment, and whatever it does later sees the owner field of step 2 (the kernel's way back to user mode orders it):
- *      its free fails the owner comparison and waits for the lock. If it is not: put the owner back, ask it to do it itself;
+ *   4. ask the kernel whether the thread is blocked in a system call (/proc/self/task/TID/syscall).
+ *      If it is, it was in no fast path at that moment, and whatever it does later sees the owner
+ *      field of step 2 (the kernel's way back to user mode orders it): its free fails the owner
+ *      comparison and waits for the lock. If it is not: put the owner back, ask it to do it itself;
  *   5. purge; put the owner back; release the lock.
  *
- * depth > 0 says that a signal handler interrupted our code, or that the thread is in its slow path's own system call: step 4's answer means
- * nothing then, and the heap is left alone. Model: models/handover.pml.
+ * depth > 0 says that a signal handler interrupted our code, or that the thread is in its slow
+ * path's own system call: step 4's answer means nothing then, and the heap is left alone. Model:
+ * models/handover.pml.
  */
 #include "base/message.h"
 #include "heap/heap.h"
@@ -30,22 +36,24 @@
 
 #include <errno.h>
 
-#define TICKS_TO_DECAY  4u
-#define QUIET_DONE      250u                 /* purged already: nothing to do until it changes */
-#define START_BYTES     ((size_t)1 << 20)    /* less than this is not worth a helper */
-#define BATCH           64u                  /* runs borrowed at a time: the owner waits some 0.2 ms at most */
-#define STACK_BYTES     ((size_t)32 << 10)
-#define IDLE_TICKS      2u
-#define VAIN_TICKS      20u                  /* a thread that never blocks, or can't be asked (after setuid): left to itself */
+#define TICKS_TO_DECAY 4u
+#define QUIET_DONE     250u              /* purged already: nothing to do until it changes */
+#define START_BYTES    ((size_t)1 << 20) /* less than this is not worth a helper */
+/* runs borrowed at a time: the owner waits some 0.2 ms at most */
+#define BATCH          64u
+#define STACK_BYTES    ((size_t)32 << 10)
+#define IDLE_TICKS     2u
+/* a thread that never blocks, or can't be asked (after setuid): left to itself */
+#define VAIN_TICKS     20u
 
 static struct {
-    struct fh_lock lock;            /* held by the helper while it works: fork waits for it */
-    _Atomic size_t freed;           /* bytes that became free since the helper last looked */
-    _Atomic uint32_t running;       /* 1: a helper runs or is being started */
-    _Atomic uint32_t alive;         /* the kernel clears it when the clone has ended */
+    struct fh_lock lock;      /* held by the helper while it works: fork waits for it */
+    _Atomic size_t freed;     /* bytes that became free since the helper last looked */
+    _Atomic uint32_t running; /* 1: a helper runs or is being started */
+    _Atomic uint32_t alive;   /* the kernel clears it when the clone has ended */
     _Atomic(void *) stack;
-    _Atomic uint32_t stops;         /* > 0: no helper may run */
-    _Atomic uint32_t bell;          /* changes when the helper shall look at `stops` */
+    _Atomic uint32_t stops; /* > 0: no helper may run */
+    _Atomic uint32_t bell;  /* changes when the helper shall look at `stops` */
 } decay = {.lock = FH_LOCK_INIT};
 
 static void helper_main(void *unused);
@@ -53,7 +61,8 @@ static void helper_main(void *unused);
 static void start_helper(void)
 {
     uint32_t none = 0;
-    /* seq_cst pairs with the helper's last look at `freed` after it cleared `running`: one of us sees the other. */
+    /* seq_cst pairs with the helper's last look at `freed` after it cleared `running`: one of us
+     * sees the other. */
     if (!atomic_compare_exchange_strong(&decay.running, &none, 1))
         return;
     /* seq_cst pairs with fh_decay_stop: one of us sees the other. */
@@ -77,7 +86,8 @@ static void start_helper(void)
 
 void fh_decay_wanted(struct fh_heap *heap, size_t bytes)
 {
-    if (heap != NULL) { /* gathered, so that the shared counter is not touched at each turn of a run */
+    if (heap != NULL) { /* gathered, so that the shared counter is not touched at each turn of a run
+                         * */
         heap->freed += bytes;
         if (heap->freed < START_BYTES / 4)
             return;
@@ -85,13 +95,15 @@ void fh_decay_wanted(struct fh_heap *heap, size_t bytes)
         heap->freed = 0;
     }
     size_t freed = atomic_fetch_add(&decay.freed, bytes) + bytes;
-    if (FH_LIKELY(freed < START_BYTES || atomic_load_explicit(&decay.running, memory_order_relaxed) != 0))
+    if (FH_LIKELY(freed < START_BYTES ||
+                  atomic_load_explicit(&decay.running, memory_order_relaxed) != 0))
         return;
     if (atomic_load_explicit(&fh_root.settings.decay_ms, memory_order_relaxed) < 0)
         return;
     if (atomic_load_explicit(&decay.stops, memory_order_relaxed) != 0)
         return;
-    /* A vfork child works in this memory, but its helper would be its own thread and die with it. */
+    /* A vfork child works in this memory, but its helper would be its own thread and die with it.
+     * */
     if (fh_os_getpid() == fh_root.pid)
         start_helper();
 }
@@ -104,16 +116,18 @@ void fh_decay_forked(void)
         atomic_store(&decay.stops, 0); /* whoever stopped it stayed in the parent */
     atomic_store(&decay.running, 0);
     atomic_store(&decay.alive, 0);
-    atomic_store(&decay.stack, NULL); /* the parent's helper was in the middle of it; 32 KiB of addresses */
+    atomic_store(&decay.stack, NULL); /* the parent's helper was in the middle of it; 32 KiB of
+                                       * addresses */
 }
 
-/* ---- callers who must be the only thread ------------------------------------------------------------------------- */
+/* ---- callers who must be the only thread ----------------------------------------------------- */
 
 #define STOP_WAIT_NS 2000000000ull
 
 bool fh_decay_stop(void)
 {
-    if (atomic_load_explicit(&fh_root.started, memory_order_acquire) != 1 || fh_os_getpid() != fh_root.pid)
+    if (atomic_load_explicit(&fh_root.started, memory_order_acquire) != 1 ||
+        fh_os_getpid() != fh_root.pid)
         return false;
     atomic_fetch_add(&decay.stops, 1);
     uint64_t begin = fh_os_now_ns();
@@ -133,7 +147,8 @@ bool fh_decay_stop(void)
 
 void fh_decay_resume(void)
 {
-    /* Before the last one leaves: what became free meanwhile, or was left by the helper that was ended. */
+    /* Before the last one leaves: what became free meanwhile, or was left by the helper that was
+     * ended. */
     if (atomic_fetch_sub(&decay.stops, 1) == 1 &&
         atomic_load_explicit(&fh_root.settings.decay_ms, memory_order_relaxed) >= 0) {
         struct fh_heap *before = fh_busy_begin();
@@ -148,14 +163,15 @@ void fh_decay_confine(void)
     atomic_store_explicit(&fh_root.is_confined, true, memory_order_relaxed);
 }
 
-/* ---- one heap ------------------------------------------------------------------------------------------------------ */
+/* ---- one heap -------------------------------------------------------------------------------- */
 
 static uint16_t fingerprint(const struct fh_run *run)
 {
     return (uint16_t)(fh_run_used(run) * 31u + run->available);
 }
 
-/* Notes one more quiet tick, or a change. Reads what the owner may be writing: a torn look costs a tick. */
+/* Notes one more quiet tick, or a change. Reads what the owner may be writing: a torn look costs a
+ * tick. */
 static void observe(struct fh_run *run, bool *is_pending)
 {
     uint16_t now = fingerprint(run);
@@ -165,7 +181,8 @@ static void observe(struct fh_run *run, bool *is_pending)
     } else if (run->quiet < QUIET_DONE - 1) {
         run->quiet++;
     }
-    if (run->quiet < TICKS_TO_DECAY && (run->available > fh_run_used(run) || run->state == FH_STATE_EMPTY))
+    if (run->quiet < TICKS_TO_DECAY &&
+        (run->available > fh_run_used(run) || run->state == FH_STATE_EMPTY))
         *is_pending = true;
 }
 
@@ -173,7 +190,8 @@ static bool is_ripe(const struct fh_run *run, unsigned ticks)
 {
     if (run->kind != FH_RUN_BLOCKS || run->quiet < ticks || run->quiet >= QUIET_DONE)
         return false;
-    bool has_free = (size_t)(run->available - fh_run_used(run)) * run->block_size >= fh_os_page_size;
+    bool has_free =
+        (size_t)(run->available - fh_run_used(run)) * run->block_size >= fh_os_page_size;
     return run->state != FH_STATE_FULL && (has_free || (run->dirty & ~run->carved) != 0);
 }
 
@@ -198,7 +216,8 @@ static size_t purge_run(struct fh_heap *heap, struct fh_run *run)
     return given;
 }
 
-/* Runs of a heap that nobody else can touch now: shared, abandoned, or the caller's own. Heap locked. */
+/* Runs of a heap that nobody else can touch now: shared, abandoned, or the caller's own. Heap
+ * locked. */
 static size_t purge_mine(struct fh_heap *heap, unsigned ticks, unsigned at_most)
 {
     size_t given = 0;
@@ -219,19 +238,22 @@ void fh_decay_owner(struct fh_heap *heap)
     purge_mine(heap, TICKS_TO_DECAY, BATCH);
 }
 
-/* Steps 3 and 4 of the hand-over. The count of interruptions is read on both sides of the question: a handler that interrupted a
+/* Steps 3 and 4 of the hand-over. The count of interruptions is read on both sides of the question:
+ * a handler that interrupted a
  * fast path may be what blocks, and be over before we look at depth. */
 static bool stands_still(struct fh_heap *heap)
 {
     atomic_thread_fence(memory_order_seq_cst);
     fh_os_membarrier();
     uint32_t interruptions = atomic_load_explicit(&heap->interruptions, memory_order_seq_cst);
-    return atomic_load_explicit(&heap->depth, memory_order_seq_cst) == 0 && fh_os_thread_in_syscall(heap->tid) &&
+    return atomic_load_explicit(&heap->depth, memory_order_seq_cst) == 0 &&
+           fh_os_thread_in_syscall(heap->tid) &&
            atomic_load_explicit(&heap->depth, memory_order_seq_cst) == 0 &&
            atomic_load_explicit(&heap->interruptions, memory_order_seq_cst) == interruptions;
 }
 
-/* Borrows up to BATCH ripe runs of another thread's heap, from *index on, if that thread stands still in the kernel. Heap locked. */
+/* Borrows up to BATCH ripe runs of another thread's heap, from *index on, if that thread stands
+ * still in the kernel. Heap locked. */
 static size_t purge_lent(struct fh_heap *heap, unsigned ticks, uint32_t *index, bool *is_busy)
 {
     struct fh_run *lent[BATCH];
@@ -301,8 +323,10 @@ static size_t purge_heap(struct fh_heap *heap, unsigned ticks, bool *is_pending)
         }
         if (is_first)
             index = heap->all_first;
-        else if (fh_run_at(heap->pages, index)->kind != FH_RUN_BLOCKS || fh_run_at(heap->pages, index)->heap != heap)
-            index = FH_NO_RUN; /* the list changed between two batches: the next tick does the rest */
+        else if (fh_run_at(heap->pages, index)->kind != FH_RUN_BLOCKS ||
+                 fh_run_at(heap->pages, index)->heap != heap)
+            index = FH_NO_RUN; /* the list changed between two batches: the next tick does the rest
+                                * */
         is_first = false;
         given += purge_lent(heap, ticks, &index, &is_busy);
         fh_lock_release(&heap->lock);
@@ -321,7 +345,8 @@ static void observe_heap(struct fh_heap *heap, bool *is_pending)
         return;
     }
     unsigned left = BATCH;
-    if (atomic_load_explicit(&heap->inbox, memory_order_relaxed) != NULL && heap->all_first != FH_NO_RUN)
+    if (atomic_load_explicit(&heap->inbox, memory_order_relaxed) != NULL &&
+        heap->all_first != FH_NO_RUN)
         *is_pending = true;
     for (uint32_t index = heap->all_first; index != FH_NO_RUN;) {
         struct fh_run *run = fh_run_at(heap->pages, index);
@@ -344,7 +369,8 @@ static void observe_heap(struct fh_heap *heap, bool *is_pending)
     fh_lock_release(&heap->lock);
 }
 
-/* One tick's work; true when there is a reason for another tick. Adds the time that went into looking. */
+/* One tick's work; true when there is a reason for another tick. Adds the time that went into
+ * looking. */
 static bool work(uint64_t *looking)
 {
     bool is_pending = false;
@@ -380,7 +406,10 @@ static void helper_main(void *unused)
             uint64_t tick = (uint64_t)decay_ms * 1000000 / TICKS_TO_DECAY;
             uint32_t bell = atomic_load(&decay.bell);
             if (atomic_load(&decay.stops) == 0)
-                fh_lock_wait_hook(&decay.bell, bell, tick < 5000000 ? 5000000 : tick > pause ? tick : pause);
+                fh_lock_wait_hook(&decay.bell, bell,
+                                  tick < 5000000 ? 5000000
+                                  : tick > pause ? tick
+                                                 : pause);
             if (atomic_load(&decay.stops) != 0) {
                 atomic_store(&decay.running, 0);
                 return;
@@ -393,7 +422,8 @@ static void helper_main(void *unused)
             vain = has_news ? 0 : vain + 1;
             if (vain >= VAIN_TICKS)
                 idle = IDLE_TICKS;
-            /* Looking (not giving back) may cost 5 % of a core; with very many runs the ticks get longer, up to twice. */
+            /* Looking (not giving back) may cost 5 % of a core; with very many runs the ticks get
+             * longer, up to twice. */
             pause = looking * 20 < 2 * tick ? looking * 20 : 2 * tick;
         } else {
             idle = IDLE_TICKS;
@@ -410,7 +440,7 @@ static void helper_main(void *unused)
     }
 }
 
-/* ---- on request ---------------------------------------------------------------------------------------------------- */
+/* ---- on request ------------------------------------------------------------------------------ */
 
 size_t fh_decay_all(size_t keep)
 {
@@ -433,7 +463,8 @@ size_t fh_decay_all(size_t keep)
             for (uint32_t index = heap->all_first; index != FH_NO_RUN;) {
                 struct fh_run *run = fh_run_at(heap->pages, index);
                 index = run->heap_next;
-                run->quiet = run->quiet >= QUIET_DONE && fingerprint(run) != run->seen ? 0 : run->quiet;
+                run->quiet =
+                    run->quiet >= QUIET_DONE && fingerprint(run) != run->seen ? 0 : run->quiet;
             }
             given += purge_mine(heap, 0, ~0u);
             fh_lock_release(&heap->lock);

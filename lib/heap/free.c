@@ -1,20 +1,22 @@
 /*
- * The slow ways of free: where a block goes when the fast path did not take it, and what happens to its run then.
+ * The slow ways of free: where a block goes when the fast path did not take it, and what happens to
+ * its run then.
  *
- * Who comes here: blocks of other threads' runs (remote.c), of shared heaps (lock), of runs of several granules (the offset
- * needs a real division), large blocks, runs that are lent to the decay helper, heaps that are observed or
- * checked, and every pointer that is no block at all.
+ * Who comes here: blocks of other threads' runs (remote.c), of shared heaps (lock), of runs of
+ * several granules (the offset needs a real division), large blocks, runs that are lent to the
+ * decay helper, heaps that are observed or checked, and every pointer that is no block at all.
  *
  * A run's way through its states (heap locked):
  *
  *     CURRENT --drained--> FULL or FRESH --a free--> PARTIAL --taken by a refill--> CURRENT
- *                                                    PARTIAL --all free--> EMPTY --> another class, or the page pool
+ *                                                    PARTIAL --all free--> EMPTY --> another class,
+ *                                                    or the page pool
  *
- * The countdown brings the owner here at the first free of a full run and at the last free of a partial one; all
- * frees between cost a decrement.
+ * The countdown brings the owner here at the first free of a full run and at the last free of a
+ * partial one; all frees between cost a decrement.
  *
- * A handful of empty runs are kept by the heap (EMPTY_KEPT) so that a class that comes and goes does not take the pool's
- * lock each time; the others go to the pool.
+ * A handful of empty runs are kept by the heap (EMPTY_KEPT) so that a class that comes and goes
+ * does not take the pool's lock each time; the others go to the pool.
  */
 #include "base/message.h"
 #include "freehold/event.h"
@@ -27,14 +29,15 @@
 #define EMPTY_KEPT_ONE  8u /* 512 KiB of runs of one granule */
 #define EMPTY_KEPT_FOUR 2u /* 512 KiB of runs of four */
 
-/* ---- runs ---------------------------------------------------------------------------------------------------------- */
+/* ---- runs ------------------------------------------------------------------------------------ */
 
 void fh_run_emptied(struct fh_heap *heap, struct fh_run *run)
 {
     run->countdown = run->used_floor = 0;
     /* A poke on its way: the run must not leave the heap before it is collected. */
     bool is_expected = atomic_load_explicit(&run->remote, memory_order_relaxed) != 0;
-    if (is_expected || heap->empty_count[run->span != 1] < (run->span == 1 ? EMPTY_KEPT_ONE : EMPTY_KEPT_FOUR))
+    if (is_expected ||
+        heap->empty_count[run->span != 1] < (run->span == 1 ? EMPTY_KEPT_ONE : EMPTY_KEPT_FOUR))
         fh_queue_push(heap, run, FH_STATE_EMPTY);
     else
         fh_run_release(heap, run);
@@ -62,7 +65,8 @@ void fh_run_settle(struct fh_heap *heap, struct fh_run *run)
         return;
     case FH_STATE_PARTIAL:
         if (used == 0) {
-            /* It was announced when its first block came free; the helper may have looked and ended since. */
+            /* It was announced when its first block came free; the helper may have looked and ended
+             * since. */
             fh_decay_wanted(heap, (size_t)run->span << FH_GRANULE_SHIFT);
             fh_queue_remove(heap, run);
             fh_run_emptied(heap, run);
@@ -122,7 +126,7 @@ void fh_run_put_back(struct fh_heap *heap, struct fh_run *run, void *block)
         fh_run_settle(heap, run);
 }
 
-/* ---- pointers ------------------------------------------------------------------------------------------------------ */
+/* ---- pointers -------------------------------------------------------------------------------- */
 
 struct fh_run *fh_block_run(const void *p, struct fh_pages **pages)
 {
@@ -132,10 +136,13 @@ struct fh_run *fh_block_run(const void *p, struct fh_pages **pages)
     size_t offset = (uintptr_t)p - run->base;
     if (run->kind == FH_RUN_LARGE)
         return offset == 0 ? run : NULL;
-    return fh_run_begins_block(run, offset) && offset < (size_t)run->capacity * run->block_size ? run : NULL;
+    return fh_run_begins_block(run, offset) && offset < (size_t)run->capacity * run->block_size
+               ? run
+               : NULL;
 }
 
-/* Reports a pointer that is no block, when it can only be one of ours gone wrong; false: it is somebody else's. */
+/* Reports a pointer that is no block, when it can only be one of ours gone wrong; false: it is
+ * somebody else's. */
 FH_COLD bool fh_report_own(const void *p)
 {
     struct fh_run *run = fh_pages_find(p, NULL);
@@ -143,11 +150,13 @@ FH_COLD bool fh_report_own(const void *p)
         struct fh_block block;
         bool is_inside = run->manager->resolve(run, (uintptr_t)p, &block);
         fh_report(is_inside && block.address != p ? "interior-free" : "invalid-free", p,
-                  is_inside ? "inside a block, not its beginning" : "in a run, but in none of its blocks");
+                  is_inside ? "inside a block, not its beginning"
+                            : "in a run, but in none of its blocks");
         return true;
     }
     const struct fh_run *granule = fh_window_run(&fh_pages_main.window, p);
-    if (!fh_pages_contain(&fh_pages_main, p) || fh_run_index(&fh_pages_main, granule) < fh_pages_main.first ||
+    if (!fh_pages_contain(&fh_pages_main, p) ||
+        fh_run_index(&fh_pages_main, granule) < fh_pages_main.first ||
         fh_run_index(&fh_pages_main, granule) >= fh_pages_main.top)
         return false;
     fh_report("double-free", p, "in memory that is free already");
@@ -156,7 +165,8 @@ FH_COLD bool fh_report_own(const void *p)
 
 static FH_COLD void fh_free_nothing(void *p)
 {
-    fh_start(); /* nothing was allocated yet? The settings say what to do with somebody else's pointer */
+    fh_start(); /* nothing was allocated yet? The settings say what to do with somebody else's
+                 * pointer */
     if (fh_emergency_owns(p))
         fh_emergency_free(p);
     else if (!fh_report_own(p))
@@ -181,7 +191,8 @@ static void free_checked(struct fh_heap *heap, struct fh_run *run, void *block, 
     }
 }
 
-/* A thread that has no heap yet gets one: its depth tells signal handlers. Where there is no memory for one, the current heap
+/* A thread that has no heap yet gets one: its depth tells signal handlers. Where there is no memory
+ * for one, the current heap
  * does (fh_busy_begin), and is put back here. */
 void fh_heap_lock(struct fh_heap *heap)
 {
@@ -217,7 +228,8 @@ void fh_heap_release_quarantined(struct fh_heap *heap, void *block)
     free_first_class(heap, run, block, true);
 }
 
-/* In a handler that interrupted us, or nested in our own slow path: no lock, no list of this thread. */
+/* In a handler that interrupted us, or nested in our own slow path: no lock, no list of this
+ * thread. */
 static FH_COLD void free_inside(struct fh_run *run, void *block)
 {
     if (run->kind == FH_RUN_LARGE && run->heap == NULL)
@@ -245,7 +257,8 @@ FH_FAST void fh_free_slow(void *block)
         return;
     }
     if (fh_event_is_heard())
-        fh_event_tell(FH_EVENT_FREE, block, NULL, 0, fh_run_usable(run), __builtin_return_address(0));
+        fh_event_tell(FH_EVENT_FREE, block, NULL, 0, fh_run_usable(run),
+                      __builtin_return_address(0));
     struct fh_heap *heap = run->heap;
     if (FH_UNLIKELY(fh_is_inside(current))) {
         free_inside(run, block);

@@ -1,15 +1,17 @@
 /*
  * Large blocks: over 32 KiB, each a run of its own.
  *
- * Address space comes in granules of 64 KiB, memory in pages: a block of 33 KiB has 64 KiB of addresses and touches nine
- * pages. Usable is the request rounded up to pages. Freed runs stay dirty in the pool until decay, so a block that comes
- * and goes costs neither faults nor system calls.
+ * Address space comes in granules of 64 KiB, memory in pages: a block of 33 KiB has 64 KiB of
+ * addresses and touches nine pages. Usable is the request rounded up to pages. Freed runs stay
+ * dirty in the pool until decay, so a block that comes and goes costs neither faults nor system
+ * calls.
  *
- * Growing: in the run's own slack; then into free granules behind it; then, from REMAP_FROM on, by moving the pages
- * (mremap) to a new run instead of copying them (below that the copy into pages that are in memory already is quicker than three
- * system calls and the faults on what was vacated). The vacated addresses are mapped anew at once. A run whose pages
- * were moved in is a mapping of its own that the kernel can't merge with its neighbours, so when it is freed its range is
- * mapped anew too.
+ * Growing: in the run's own slack; then into free granules behind it; then, from REMAP_FROM on, by
+ * moving the pages (mremap) to a new run instead of copying them (below that the copy into pages
+ * that are in memory already is quicker than three system calls and the faults on what was
+ * vacated). The vacated addresses are mapped anew at once. A run whose pages were moved in is a
+ * mapping of its own that the kernel can't merge with its neighbours, so when it is freed its range
+ * is mapped anew too.
  */
 #include "heap/heap.h"
 #include "os/sys.h"
@@ -48,10 +50,12 @@ static void touch(struct fh_pages *pages, struct fh_run *run, size_t bytes)
 void *fh_large_alloc(struct fh_heap *heap, size_t size, size_t align, unsigned flags, bool *is_zero)
 {
     size_t bytes;
-    if (size > FH_SIZE_MAX || !fh_align_up_checked(size, fh_os_page_size, &bytes) || (flags & FH_ALLOC_NO_GROWTH))
+    if (size > FH_SIZE_MAX || !fh_align_up_checked(size, fh_os_page_size, &bytes) ||
+        (flags & FH_ALLOC_NO_GROWTH))
         return NULL;
     struct fh_pages *pages = heap != NULL ? heap->pages : &fh_pages_main;
-    size_t granules = granules_for(bytes), align_granules = align > FH_GRANULE ? align >> FH_GRANULE_SHIFT : 1;
+    size_t granules = granules_for(bytes),
+           align_granules = align > FH_GRANULE ? align >> FH_GRANULE_SHIFT : 1;
     if (heap != NULL && heap->options.limit != 0 &&
         (granules > heap->options.limit >> FH_GRANULE_SHIFT ||
          (heap->run_granules + granules) << FH_GRANULE_SHIFT > heap->options.limit))
@@ -116,7 +120,8 @@ void fh_large_free(struct fh_pages *pages, struct fh_run *run)
 void fh_large_free_later(struct fh_run *run)
 {
     uint64_t none = 0;
-    if (!atomic_compare_exchange_strong_explicit(&run->remote, &none, 1, memory_order_relaxed, memory_order_relaxed)) {
+    if (!atomic_compare_exchange_strong_explicit(&run->remote, &none, 1, memory_order_relaxed,
+                                                 memory_order_relaxed)) {
         fh_report("double-free", (void *)run->base, "the block was freed in a signal handler");
         return;
     }
@@ -124,7 +129,8 @@ void fh_large_free_later(struct fh_run *run)
     do
         atomic_store_explicit(&run->inbox_next, first, memory_order_relaxed);
     /* release pairs with the acquire below: inbox_next is seen. */
-    while (!atomic_compare_exchange_weak_explicit(&fh_root.late, &first, run, memory_order_release, memory_order_relaxed));
+    while (!atomic_compare_exchange_weak_explicit(&fh_root.late, &first, run, memory_order_release,
+                                                  memory_order_relaxed));
 }
 
 void fh_large_free_late(void)
@@ -158,7 +164,8 @@ bool fh_large_resize(struct fh_pages *pages, struct fh_run *run, size_t size)
             return false;
         if (heap != NULL)
             heap->run_granules += more;
-    } else if (granules < run->span && !(run->flags & FH_RUN_REMAPPED) && run->span <= FH_HUGE_SPAN) {
+    } else if (granules < run->span && !(run->flags & FH_RUN_REMAPPED) &&
+               run->span <= FH_HUGE_SPAN) {
         if (heap != NULL)
             heap->run_granules -= run->span - granules;
         fh_pages_shorten(pages, run, granules);
@@ -170,7 +177,8 @@ bool fh_large_resize(struct fh_pages *pages, struct fh_run *run, size_t size)
     return true;
 }
 
-/* A larger run with the same pages; NULL when that isn't worth it or can't be, then nothing has changed. */
+/* A larger run with the same pages; NULL when that isn't worth it or can't be, then nothing has
+ * changed. */
 void *fh_large_move(struct fh_pages *pages, struct fh_run *run, size_t size)
 {
     if (pages != &fh_pages_main || run->large_bytes < REMAP_FROM || run->heap != NULL)

@@ -1,24 +1,28 @@
 /*
- * Refill: the heartbeat of a heap. A bin's active list is used up; here the next one comes from, in this order:
+ * Refill: the heartbeat of a heap. A bin's active list is used up; here the next one comes from, in
+ * this order:
  *
- *   1. the blocks freed on the bin's own run meanwhile (the *quick refill*: no lock, no call to anybody);
+ *   1. the blocks freed on the bin's own run meanwhile (the *quick refill*: no lock, no call to
+ *      anybody);
  *   2. what other threads gave back (inbox);
  *   3. the run that has waited longest with free blocks;
  *   4. pages not carved yet, of the current run, then of waiting ones;
  *   5. the runs of a heap whose thread has ended;
  *   6. a run from the heap's empties or the page pool.
  *
- * Memory that exists goes before memory that doesn't; and everything else that must happen now and then happens here: settings,
- * decay, batches of remote frees.
+ * Memory that exists goes before memory that doesn't; and everything else that must happen now and
+ * then happens here: settings, decay, batches of remote frees.
  *
- * Short lists. When a program frees and allocates one by one over many runs (a queue), 1 and 3 can yield lists of
- * a block or two for ever, and every malloc takes this path. Blocks in flight are what lists are made of, so the cure is
- * a few more of them: after SHORT_IN_ROW lists under SHORT_LIST blocks the next list is a carved page, at most one
- * per SHORT_PAUSE blocks handed out and one in SHORT_SHARE pages of the class: a heap in which every run has a few free
- * blocks must not grow for it.
+ * Short lists. When a program frees and allocates one by one over many runs (a queue), 1 and 3 can
+ * yield lists of a block or two for ever, and every malloc takes this path. Blocks in flight are
+ * what lists are made of, so the cure is a few more of them: after SHORT_IN_ROW lists under
+ * SHORT_LIST blocks the next list is a carved page, at most one per SHORT_PAUSE blocks handed out
+ * and one in SHORT_SHARE pages of the class: a heap in which every run has a few free blocks must
+ * not grow for it.
  *
- * The lock. The helper may look at our runs while this thread is blocked in the kernel, and only then (decay.c). The quick
- * refill makes no system call, so it needs no lock, only the owner check: a lent run is not taken from.
+ * The lock. The helper may look at our runs while this thread is blocked in the kernel, and only
+ * then (decay.c). The quick refill makes no system call, so it needs no lock, only the owner check:
+ * a lent run is not taken from.
  */
 #include "freehold/event.h"
 #include "heap/fast.h"
@@ -79,7 +83,8 @@ static void retire(struct fh_heap *heap, struct fh_run *run)
     fh_queue_push(heap, run, fh_run_can_carve(heap, run) ? FH_STATE_FRESH : FH_STATE_FULL);
 }
 
-static void *carve_from(struct fh_heap *heap, struct fh_run *run, bool is_lengthening, uint32_t *count)
+static void *carve_from(struct fh_heap *heap, struct fh_run *run, bool is_lengthening,
+                        uint32_t *count)
 {
     unsigned pages = heap->queues[run->class_index].runs / 2;
     pages = pages < 1 || is_lengthening ? 1 : pages > CARVE_MOST ? CARVE_MOST : pages;
@@ -89,8 +94,10 @@ static void *carve_from(struct fh_heap *heap, struct fh_run *run, bool is_length
 
 static bool is_lengthening_due(const struct fh_class_queue *queue)
 {
-    return queue->short_refills >= SHORT_IN_ROW && queue->handed - queue->handed_at_carve >= SHORT_PAUSE &&
-           (size_t)queue->lengthening * SHORT_SHARE <= queue->runs * (FH_GRANULE >> fh_os_page_shift);
+    return queue->short_refills >= SHORT_IN_ROW &&
+           queue->handed - queue->handed_at_carve >= SHORT_PAUSE &&
+           (size_t)queue->lengthening * SHORT_SHARE <=
+               queue->runs * (FH_GRANULE >> fh_os_page_shift);
 }
 
 /* Steps 2 to 6, heap locked. The list is not in the bin yet. */
@@ -119,7 +126,8 @@ static void *find_list(struct fh_heap *heap, unsigned class_index, unsigned flag
                 break;
             }
         }
-        if (may_grow && run != NULL && run->local == NULL && (list = carve_from(heap, run, want_longer, &count)) != NULL)
+        if (may_grow && run != NULL && run->local == NULL &&
+            (list = carve_from(heap, run, want_longer, &count)) != NULL)
             break;
         if (may_grow && queue->fresh_first != FH_NO_RUN) {
             struct fh_run *next = fh_run_at(heap->pages, queue->fresh_first);
@@ -139,7 +147,8 @@ static void *find_list(struct fh_heap *heap, unsigned class_index, unsigned flag
             if (queue->partial_first != FH_NO_RUN || (run != NULL && run->local != NULL))
                 continue; /* a whole new run only for its list's length: not worth it */
         }
-        if (!has_adopted && atomic_load_explicit(&fh_root.orphans_with_runs, memory_order_relaxed) != 0 &&
+        if (!has_adopted &&
+            atomic_load_explicit(&fh_root.orphans_with_runs, memory_order_relaxed) != 0 &&
             heap->pages == &fh_pages_main) {
             fh_heap_adopt_orphan(heap);
             continue;
@@ -171,7 +180,8 @@ static void *find_list(struct fh_heap *heap, unsigned class_index, unsigned flag
 /* The active list of a class: in the bin, or (observed heaps) held beside it. */
 static void **active_list(struct fh_heap *heap, unsigned class_index)
 {
-    return heap->modes & FH_HEAP_OBSERVED ? &heap->queues[class_index].held : &heap->bins[class_index].free;
+    return heap->modes & FH_HEAP_OBSERVED ? &heap->queues[class_index].held
+                                          : &heap->bins[class_index].free;
 }
 
 void *fh_heap_take_class(struct fh_heap *heap, unsigned class_index, unsigned flags)
@@ -244,7 +254,8 @@ FH_FAST static FH_NOINLINE void *malloc_slower(size_t size, unsigned class_index
         return NULL;
     }
     if (fh_event_is_heard())
-        fh_event_tell(FH_EVENT_ALLOC, block, NULL, size, fh_usable_size(block), __builtin_return_address(0));
+        fh_event_tell(FH_EVENT_ALLOC, block, NULL, size, fh_usable_size(block),
+                      __builtin_return_address(0));
     return block;
 }
 
@@ -258,7 +269,8 @@ FH_INLINE void *refill_quick(struct fh_heap *heap, struct fh_bin *bin)
     if (FH_UNLIKELY(!fh_run_is_mine(run)))
         return NULL;
     void *block = run->local;
-    uint32_t available = run->available, count = available - run->countdown; /* used_floor is 0 while it is current */
+    uint32_t available = run->available,
+             count = available - run->countdown; /* used_floor is 0 while it is current */
     if (FH_UNLIKELY(block == NULL || count > available ||
                     (count < SHORT_LIST && count * run->block_size < SHORT_BYTES) ||
                     atomic_load_explicit(&heap->depth, memory_order_relaxed) != 0))

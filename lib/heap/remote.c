@@ -1,22 +1,24 @@
 /*
  * Frees from other threads.
  *
- * A thread that frees a block of somebody else's run gathers it: a handful of slots, each a list of blocks of one
- * run, sent off with one atomic operation when it is long enough, when the slot is needed for another run, and at
- * the thread's own heartbeats (batching as in snmalloc and BatchIt: most blocks that travel together were allocated
- * together).
+ * A thread that frees a block of somebody else's run gathers it: a handful of slots, each a list of
+ * blocks of one run, sent off with one atomic operation when it is long enough, when the slot is
+ * needed for another run, and at the thread's own heartbeats (batching as in snmalloc and BatchIt:
+ * most blocks that travel together were allocated together).
  *
- * Sending: run->remote is {count, offset of the first block / 16 + 1}; a compare-and-swap puts the batch in
- * front. Whoever finds the word zero before has to tell: it pushes the run on the inbox of the heap that owns it. So a run
- * is in exactly one inbox from the moment its word is not zero until it is collected.
+ * Sending: run->remote is {count, offset of the first block / 16 + 1}; a compare-and-swap puts the
+ * batch in front. Whoever finds the word zero before has to tell: it pushes the run on the inbox of
+ * the heap that owns it. So a run is in exactly one inbox from the moment its word is not zero
+ * until it is collected.
  *
- * Collecting (heap locked): the inbox is taken whole; for each run `inbox_next` is read BEFORE the word is
- * exchanged for zero, because from then on somebody else may push the run again and write inbox_next. A run that has changed
- * hands since it was pushed (its heap was merged into another) is sent on to the inbox of its heap; the inbox of a heap that was
- * merged away is SHUT, so that whoever read run->heap a moment too early finds out and reads it again.
+ * Collecting (heap locked): the inbox is taken whole; for each run `inbox_next` is read BEFORE the
+ * word is exchanged for zero, because from then on somebody else may push the run again and write
+ * inbox_next. A run that has changed hands since it was pushed (its heap was merged into another)
+ * is sent on to the inbox of its heap; the inbox of a heap that was merged away is SHUT, so that
+ * whoever read run->heap a moment too early finds out and reads it again.
  *
- * A word of count 0 with offset 0 in the lower half and bit 0 set is a *poke*: no block, but the owner shall look at the run
- * (a signal handler's free arrived where the slow path could not run).
+ * A word of count 0 with offset 0 in the lower half and bit 0 set is a *poke*: no block, but the
+ * owner shall look at the run (a signal handler's free arrived where the slow path could not run).
  *
  * Model: models/remote_free.pml.
  */
@@ -63,7 +65,8 @@ void fh_remote_push(struct fh_run *run, void *head, void *tail, uint32_t count)
     do {
         fh_set_next(tail, word_head(run, word));
         mine = word_of(run, head, count + (uint32_t)(word >> 32));
-        /* release pairs with the acquire exchange of the collector: links are seen. acquire on success: run->heap is read
+        /* release pairs with the acquire exchange of the collector: links are seen. acquire on
+         * success: run->heap is read
          * after. */
     } while (!atomic_compare_exchange_weak_explicit(&run->remote, &word, mine, memory_order_acq_rel,
                                                     memory_order_relaxed));
@@ -74,7 +77,8 @@ void fh_remote_push(struct fh_run *run, void *head, void *tail, uint32_t count)
 void fh_run_poke(struct fh_run *run)
 {
     uint64_t none = 0;
-    if (atomic_compare_exchange_strong_explicit(&run->remote, &none, POKE, memory_order_acq_rel, memory_order_relaxed))
+    if (atomic_compare_exchange_strong_explicit(&run->remote, &none, POKE, memory_order_acq_rel,
+                                                memory_order_relaxed))
         inbox_push(run);
 }
 
@@ -104,7 +108,8 @@ FH_FAST void fh_remote_free(struct fh_run *run, void *block)
         return;
     }
     heap->remote_frees++;
-    /* Neighbouring runs go to different slots. depth keeps a signal handler's free away from the slot. */
+    /* Neighbouring runs go to different slots. depth keeps a signal handler's free away from the
+     * slot. */
     struct fh_out *out = &heap->out[((uintptr_t)run >> FH_RUN_SHIFT) % FH_OUT_SLOTS];
     atomic_store_explicit(&heap->depth, 1, memory_order_relaxed);
     atomic_signal_fence(memory_order_seq_cst);
@@ -195,7 +200,8 @@ bool fh_heap_collect_lent(struct fh_heap *heap, bool (*stands_still)(struct fh_h
         bool is_lent = run->heap == heap;
         if (is_lent && is_ours)
             collect(heap, run);
-        if (is_lent && run->kind == FH_RUN_BLOCKS && run->heap == heap) /* it may have left the heap */
+        if (is_lent && run->kind == FH_RUN_BLOCKS &&
+            run->heap == heap) /* it may have left the heap */
             fh_run_set_owner(heap, run);
         if (!is_lent || !is_ours)
             inbox_push(run);
@@ -212,7 +218,8 @@ void fh_inbox_shut(struct fh_heap *heap)
 void fh_inbox_open(struct fh_heap *heap)
 {
     struct fh_run *shut = SHUT;
-    atomic_compare_exchange_strong_explicit(&heap->inbox, &shut, NULL, memory_order_relaxed, memory_order_relaxed);
+    atomic_compare_exchange_strong_explicit(&heap->inbox, &shut, NULL, memory_order_relaxed,
+                                            memory_order_relaxed);
 }
 
 void fh_heap_collect_forked(struct fh_heap *heap)
@@ -226,7 +233,9 @@ void fh_heap_collect_forked(struct fh_heap *heap)
             continue;
         if (atomic_load_explicit(&run->remote, memory_order_relaxed) != 0)
             collect(heap, run);
-        else if (run->countdown == 0 && run->state != FH_STATE_CURRENT && run->state != FH_STATE_EMPTY)
-            fh_run_settle(heap, run); /* its owner had counted down and waited for the lock that fork held */
+        else if (run->countdown == 0 && run->state != FH_STATE_CURRENT &&
+                 run->state != FH_STATE_EMPTY)
+            fh_run_settle(heap, run); /* its owner had counted down and waited for the lock that
+                                       * fork held */
     }
 }

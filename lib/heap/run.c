@@ -1,22 +1,23 @@
 /*
  * Runs of blocks: carving pages into blocks, and giving pages back.
  *
- * A run begins as address space. Its pages are *carved* when blocks are needed: a block exists when every page that it
- * touches is carved. So memory is touched page by page, in order, and a class that hands out three blocks costs one
- * page. Purging is the reverse: a carved page in which every block is free is given back to the kernel and is not
- * carved any more; its blocks leave the free list and stop existing, until the page is carved again. Which blocks are
- * free is derived from the free list at that moment; no bits are kept. That works with the page's size as the
- * grain, whatever the size of the run.
+ * A run begins as address space. Its pages are *carved* when blocks are needed: a block exists when
+ * every page that it touches is carved. So memory is touched page by page, in order, and a class
+ * that hands out three blocks costs one page. Purging is the reverse: a carved page in which every
+ * block is free is given back to the kernel and is not carved any more; its blocks leave the free
+ * list and stop existing, until the page is carved again. Which blocks are free is derived from the
+ * free list at that moment; no bits are kept. That works with the page's size as the grain,
+ * whatever the size of the run.
  *
- * Carving prefers pages that are in memory already (`dirty`: left from an earlier life of the granule) and otherwise
- * the lowest. A class that has many runs is growing: it carves several pages at once and asks the kernel for all
- * of them with one call, but never more than a thirty-second of what the class has (a page fault costs 0.5–1.4 µs, a
- * page in a batch a third of that).
+ * Carving prefers pages that are in memory already (`dirty`: left from an earlier life of the
+ * granule) and otherwise the lowest. A class that has many runs is growing: it carves several pages
+ * at once and asks the kernel for all of them with one call, but never more than a thirty-second of
+ * what the class has (a page fault costs 0.5–1.4 µs, a page in a batch a third of that).
  *
  * Invariants (checked by fh_heap_check):
  *   available = blocks that exist; used = used_floor + countdown = available − length of `local`
- *   (blocks in a bin's active list count as used);
- *   state FULL, FRESH: local is empty, countdown is 1. PARTIAL: local is not empty, used_floor 0. EMPTY: used 0.
+ *   (blocks in a bin's active list count as used); state FULL, FRESH: local is empty, countdown is
+ *   1. PARTIAL: local is not empty, used_floor 0. EMPTY: used 0.
  */
 #include "base/notice.h"
 #include "heap/heap.h"
@@ -46,7 +47,8 @@ static uint64_t low_bits(unsigned count)
 /* Bits of the pages that bytes [begin, end) of a run touch. */
 static uint64_t pages_of(size_t begin, size_t end)
 {
-    unsigned first = (unsigned)(begin >> fh_os_page_shift), last = (unsigned)((end - 1) >> fh_os_page_shift);
+    unsigned first = (unsigned)(begin >> fh_os_page_shift),
+             last = (unsigned)((end - 1) >> fh_os_page_shift);
     return low_bits(last + 1) & ~low_bits(first);
 }
 
@@ -65,11 +67,12 @@ static bool resolve(const struct fh_run *run, uintptr_t address, struct fh_block
     uint32_t index = (uint32_t)((address - run->base) / run->block_size);
     if (index >= run->capacity || (block_pages(run, index) & ~run->carved) != 0)
         return false;
-    *out = (struct fh_block){(void *)(run->base + (size_t)index * run->block_size), run->block_size, true};
+    *out = (struct fh_block){(void *)(run->base + (size_t)index * run->block_size), run->block_size,
+                             true};
     return true;
 }
 
-/* ---- lists ------------------------------------------------------------------------------------------------------- */
+/* ---- lists ----------------------------------------------------------------------------------- */
 
 uint32_t fh_list_length(const void *list, uint32_t at_most)
 {
@@ -165,19 +168,22 @@ void fh_run_set_owner(struct fh_heap *heap, struct fh_run *run)
     uintptr_t thread = atomic_load_explicit(&heap->thread, memory_order_relaxed);
     /* The first header is what every address leads to while a window is closed (handler.c). */
     is_slow |= (uintptr_t)run == fh_pages_main.window.headers;
-    atomic_store_explicit(&run->key, is_slow || thread == 0 ? FH_KEY_NOBODY : fh_run_key(thread, run->base),
+    atomic_store_explicit(&run->key,
+                          is_slow || thread == 0 ? FH_KEY_NOBODY : fh_run_key(thread, run->base),
                           memory_order_release);
 }
 
-/* ---- making and ending runs ---------------------------------------------------------------------------------------- */
+/* ---- making and ending runs ------------------------------------------------------------------ */
 
-/* A run's dirty bits are gathered from its granules when it begins and spread over them when it ends. */
+/* A run's dirty bits are gathered from its granules when it begins and spread over them when it
+ * ends. */
 static void gather_dirty(struct fh_pages *pages, struct fh_run *run)
 {
     uint32_t index = fh_run_index(pages, run);
     uint64_t dirty = 0;
     for (uint32_t i = run->span; i-- > 0;)
-        dirty |= (fh_run_at(pages, index + i)->dirty & low_bits(granule_pages())) << (i * granule_pages());
+        dirty |= (fh_run_at(pages, index + i)->dirty & low_bits(granule_pages()))
+                 << (i * granule_pages());
     run->dirty = dirty;
 }
 
@@ -186,7 +192,8 @@ static void spread_dirty(struct fh_pages *pages, struct fh_run *run)
     uint32_t index = fh_run_index(pages, run);
     uint64_t dirty = run->dirty;
     for (uint32_t i = 0; i < run->span; i++)
-        fh_run_at(pages, index + i)->dirty = (dirty >> (i * granule_pages())) & low_bits(granule_pages());
+        fh_run_at(pages, index + i)->dirty =
+            (dirty >> (i * granule_pages())) & low_bits(granule_pages());
 }
 
 static void run_init(struct fh_heap *heap, struct fh_run *run, unsigned class_index)
@@ -194,8 +201,11 @@ static void run_init(struct fh_heap *heap, struct fh_run *run, unsigned class_in
     uint32_t size = fh_class_size(class_index);
     run->local = NULL;
     run->block_size = size;
-    run->reciprocal = run->span == 1 ? (uint32_t)(((uint64_t)1 << 32) / size + (((uint64_t)1 << 32) % size != 0)) : 0;
-    run->coarse = run->span == 1 ? 0 : (uint32_t)((((uint64_t)1 << 32) + size / 1024 - 1) / (size / 1024));
+    run->reciprocal =
+        run->span == 1 ? (uint32_t)(((uint64_t)1 << 32) / size + (((uint64_t)1 << 32) % size != 0))
+                       : 0;
+    run->coarse =
+        run->span == 1 ? 0 : (uint32_t)((((uint64_t)1 << 32) + size / 1024 - 1) / (size / 1024));
     run->countdown = run->used_floor = 0;
     run->base = (uintptr_t)fh_run_address(heap->pages, run);
     run->capacity = (uint32_t)(((size_t)run->span << FH_GRANULE_SHIFT) / size);
@@ -213,7 +223,8 @@ static void run_init(struct fh_heap *heap, struct fh_run *run, unsigned class_in
     heap->queues[class_index].runs++;
 }
 
-/* A run of the class with nothing carved, or one with free blocks that was kept; NULL when there is no memory. */
+/* A run of the class with nothing carved, or one with free blocks that was kept; NULL when there is
+ * no memory. */
 struct fh_run *fh_run_new(struct fh_heap *heap, unsigned class_index)
 {
     uint32_t granules = fh_class_granules(class_index);
@@ -232,7 +243,8 @@ struct fh_run *fh_run_new(struct fh_heap *heap, unsigned class_index)
             return NULL;
         /* Many a class never needs more than a page or two. */
         bool is_first = heap->queues[class_index].runs == 0 && granules == 1;
-        run = is_first ? fh_pages_alloc_sparse(heap->pages) : fh_pages_alloc(heap->pages, granules, 1, NULL);
+        run = is_first ? fh_pages_alloc_sparse(heap->pages)
+                       : fh_pages_alloc(heap->pages, granules, 1, NULL);
         if (run == NULL)
             return NULL;
         gather_dirty(heap->pages, run);
@@ -254,7 +266,7 @@ void fh_run_release(struct fh_heap *heap, struct fh_run *run)
     fh_pages_free(heap->pages, run);
 }
 
-/* ---- carving ------------------------------------------------------------------------------------------------------- */
+/* ---- carving --------------------------------------------------------------------------------- */
 
 bool fh_run_can_carve(const struct fh_heap *heap, const struct fh_run *run)
 {
@@ -263,10 +275,12 @@ bool fh_run_can_carve(const struct fh_heap *heap, const struct fh_run *run)
     return (useful & ~run->carved) != 0;
 }
 
-/* Links the blocks that touch a page of `fresh` and exist now, in order, or at random when the heap asks. */
+/* Links the blocks that touch a page of `fresh` and exist now, in order, or at random when the heap
+ * asks. */
 static void *link_blocks(struct fh_heap *heap, struct fh_run *run, uint64_t fresh, uint32_t *count)
 {
-    unsigned first_page = (unsigned)__builtin_ctzll(fresh), last_page = 63 - (unsigned)__builtin_clzll(fresh);
+    unsigned first_page = (unsigned)__builtin_ctzll(fresh),
+             last_page = 63 - (unsigned)__builtin_clzll(fresh);
     uint32_t index = (uint32_t)(((size_t)first_page << fh_os_page_shift) / run->block_size);
     uint32_t end = (uint32_t)((((size_t)last_page + 1) << fh_os_page_shift) / run->block_size) + 1;
     if (end > run->capacity)
@@ -295,7 +309,8 @@ static void *link_blocks(struct fh_heap *heap, struct fh_run *run, uint64_t fres
     return head;
 }
 
-/* A list in random order (Fisher and Yates over the list's blocks); for heaps with randomise_slots. */
+/* A list in random order (Fisher and Yates over the list's blocks); for heaps with randomise_slots.
+ * */
 static void *shuffle(struct fh_heap *heap, void *list, uint32_t count)
 {
     enum { BATCH = 1024 };
@@ -324,7 +339,9 @@ void *fh_run_carve(struct fh_heap *heap, struct fh_run *run, unsigned pages_want
     while (list == NULL && (useful & ~run->carved) != 0) {
         uint64_t open = useful & ~run->carved;
         /* Blocks over several pages: begin with the lowest block that is not there. */
-        uint64_t candidates = run->block_size <= fh_os_page_size && (open & run->dirty) != 0 ? open & run->dirty : open;
+        uint64_t candidates = run->block_size <= fh_os_page_size && (open & run->dirty) != 0
+                                  ? open & run->dirty
+                                  : open;
         unsigned page = (unsigned)__builtin_ctzll(candidates), end = page;
         unsigned want = pages_wanted;
         if (run->block_size > fh_os_page_size) {
@@ -353,7 +370,7 @@ void *fh_run_carve(struct fh_heap *heap, struct fh_run *run, unsigned pages_want
     return list;
 }
 
-/* ---- purging ------------------------------------------------------------------------------------------------------- */
+/* ---- purging --------------------------------------------------------------------------------- */
 
 #define MAX_BLOCKS (FH_GRANULE / 16)
 
@@ -367,11 +384,13 @@ static size_t purge_pages(struct fh_heap *heap, struct fh_run *run, uint64_t set
         size_t bytes = (size_t)length << fh_os_page_shift;
         uint64_t bits = low_bits(length) << page;
         const struct fh_source *source = heap->pages->source;
-        if (source->purge(source->self, (void *)(run->base + ((size_t)page << fh_os_page_shift)), bytes) == 0) {
+        if (source->purge(source->self, (void *)(run->base + ((size_t)page << fh_os_page_shift)),
+                          bytes) == 0) {
             run->dirty &= ~bits;
             given += bytes;
             if (fh_notice_is_wanted())
-                fh_notice_put(FH_NOTICE_PURGE, (void *)(run->base + ((size_t)page << fh_os_page_shift)), bytes,
+                fh_notice_put(FH_NOTICE_PURGE,
+                              (void *)(run->base + ((size_t)page << fh_os_page_shift)), bytes,
                               fh_os_gettid());
         }
         set &= ~bits;
@@ -420,7 +439,8 @@ size_t fh_run_purge(struct fh_heap *heap, struct fh_run *run)
     void *head = NULL, *tail = NULL;
     uint32_t kept = 0;
     for (uint32_t index = 0; index < run->capacity; index++) {
-        if ((is_free[index / 64] >> (index % 64) & 1) == 0 || (block_pages(run, index) & ~run->carved) != 0)
+        if ((is_free[index / 64] >> (index % 64) & 1) == 0 ||
+            (block_pages(run, index) & ~run->carved) != 0)
             continue;
         void *block = (void *)(run->base + (size_t)index * run->block_size);
         if (tail == NULL)

@@ -196,7 +196,8 @@ static void apply(char *item)
     if (error == -ENOENT)
         fh_message("FREEHOLD: there is no setting \"%s\"; it is ignored", shown(item).text);
     else if (error != 0)
-        fh_message("FREEHOLD: %s=%s is not a value of it; the default stays", item, shown(value).text);
+        fh_message("FREEHOLD: %s=%s is not a value of it; the default stays", item,
+                   shown(value).text);
 }
 
 void fh_settings_start(void)

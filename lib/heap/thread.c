@@ -1,22 +1,26 @@
 /*
  * Heaps and threads: start-up, a thread's first allocation, its end, adoption, fork.
  *
- * Start. Whoever allocates first opens the page pool and registers for fork and thread end. It may be a constructor of
- * a library loaded before us, so nothing here relies on constructors.
+ * Start. Whoever allocates first opens the page pool and registers for fork and thread end. It may
+ * be a constructor of a library loaded before us, so nothing here relies on constructors.
  *
- * A thread's heap is made at its first allocation: an orphan if there is one, else a new struct. When the thread ends (a pthread key's destructor) the heap
- * is *abandoned*: batches are sent, the runs get a key that nobody fits, and it waits in root.orphans, its active lists as they
- * were: a thread that adopts it whole begins with full bins. A thread that allocates after that, in a later destructor, gets a heap again and the key is set
- * again; if glibc runs no more destructors, that heap stays with the thread pointer of a dead thread, and the next thread
- * with that pointer (glibc reuses stacks) finds and takes it.
+ * A thread's heap is made at its first allocation: an orphan if there is one, else a new struct.
+ * When the thread ends (a pthread key's destructor) the heap is *abandoned*: batches are sent, the
+ * runs get a key that nobody fits, and it waits in root.orphans, its active lists as they were: a
+ * thread that adopts it whole begins with full bins. A thread that allocates after that, in a later
+ * destructor, gets a heap again and the key is set again; if glibc runs no more destructors, that
+ * heap stays with the thread pointer of a dead thread, and the next thread with that pointer (glibc
+ * reuses stacks) finds and takes it.
  *
- * A live thread that needs a new run takes over the runs of an orphan instead (merge; active lists go back to their runs first); the husk stays in the list of heaps and
- * serves a later thread. Blocks sent to the husk's inbox by somebody who read run->heap just before are
- * sent on by whoever drains that inbox.
+ * A live thread that needs a new run takes over the runs of an orphan instead (merge; active lists
+ * go back to their runs first); the husk stays in the list of heaps and serves a later thread.
+ * Blocks sent to the husk's inbox by somebody who read run->heap just before are sent on by whoever
+ * drains that inbox.
  *
- * Fork. Prepare takes every lock: the list of heaps, then each heap, then the rooms' below. The child has one thread: the heaps of the others
- * are abandoned there. What those threads were doing in their fast paths is cut off between two instructions; at worst
- * a block is in no list any more (lost in the child), never in two.
+ * Fork. Prepare takes every lock: the list of heaps, then each heap, then the rooms' below. The
+ * child has one thread: the heaps of the others are abandoned there. What those threads were doing
+ * in their fast paths is cut off between two instructions; at worst a block is in no list any more
+ * (lost in the child), never in two.
  */
 #include "heap/heap.h"
 #include "os/sys.h"
@@ -43,7 +47,7 @@ void fh_heap_condemn(struct fh_heap *heap)
     atomic_store_explicit(&heap->thread, FH_THREAD_CONDEMNED, memory_order_relaxed);
 }
 
-/* ---- heaps --------------------------------------------------------------------------------------------------------- */
+/* ---- heaps ----------------------------------------------------------------------------------- */
 
 struct fh_heap *fh_heap_struct(void)
 {
@@ -64,7 +68,8 @@ void fh_heap_init(struct fh_heap *heap, struct fh_pages *pages)
     heap->pages = pages;
     heap->options.size = sizeof heap->options;
     bool is_confined = atomic_load_explicit(&fh_root.is_confined, memory_order_relaxed);
-    fh_random_seed(&heap->random, is_confined ? fh_root.canary_secret ^ (uintptr_t)heap : fh_os_random());
+    fh_random_seed(&heap->random,
+                   is_confined ? fh_root.canary_secret ^ (uintptr_t)heap : fh_os_random());
     fh_lock_acquire(&fh_root.heaps_lock);
     heap->settings_seen = atomic_load_explicit(&fh_root.settings.generation, memory_order_relaxed);
     heap->next = fh_root.heaps;
@@ -118,7 +123,8 @@ static void set_owner_of_all(struct fh_heap *heap)
     }
 }
 
-/* Heap locked; nobody runs on it (any more). Its bins stay as they are for the thread that adopts it; who merges or purges it
+/* Heap locked; nobody runs on it (any more). Its bins stay as they are for the thread that adopts
+ * it; who merges or purges it
  * empties them first. */
 static void orphan(struct fh_heap *heap)
 {
@@ -192,7 +198,7 @@ void fh_heap_adopt_orphan(struct fh_heap *heap)
     fh_lock_release(&fh_root.orphans_lock);
 }
 
-/* ---- threads ------------------------------------------------------------------------------------------------------- */
+/* ---- threads --------------------------------------------------------------------------------- */
 
 static void thread_ends(void *value)
 {
@@ -201,7 +207,7 @@ static void thread_ends(void *value)
         return;
     fh_handler_forget(); /* a handler that ended the thread */
     if (fh_heap_current != heap)
-        return; /* condemned */
+        return;                           /* condemned */
     fh_heap_current = &fh_heap_emergency; /* for a signal handler that comes now */
     atomic_signal_fence(memory_order_seq_cst);
     fh_remote_flush(heap);
@@ -241,7 +247,8 @@ static struct fh_heap *find_or_make(uintptr_t me)
     fh_lock_acquire(&heap->lock);
     atomic_store_explicit(&heap->depth, 0, memory_order_relaxed);
     /* Only the helper and statistics want it. */
-    heap->tid = atomic_load_explicit(&fh_root.is_confined, memory_order_relaxed) ? 0 : fh_os_gettid();
+    heap->tid =
+        atomic_load_explicit(&fh_root.is_confined, memory_order_relaxed) ? 0 : fh_os_gettid();
     fh_inbox_open(heap);
     heap->orphan_ticks = 0;
     atomic_store_explicit(&heap->thread, me, memory_order_relaxed);
@@ -278,7 +285,7 @@ struct fh_heap *fh_heap_mine(void)
     return heap;
 }
 
-/* ---- fork ---------------------------------------------------------------------------------------------------------- */
+/* ---- fork ------------------------------------------------------------------------------------ */
 
 static void mark_cut(struct fh_heap *heap)
 {
@@ -290,7 +297,8 @@ static void mark_cut(struct fh_heap *heap)
     }
 }
 
-/* In a handler that interrupted us the locks may be this thread's own: fork goes without. In the child the other threads' heaps
+/* In a handler that interrupted us the locks may be this thread's own: fork goes without. In the
+ * child the other threads' heaps
  * are not touched then; they may have been in the middle of anything. */
 static bool is_fork_blind(void)
 {
@@ -337,7 +345,8 @@ static void fork_child(void)
             heap->tid = fh_os_gettid();
             set_owner_of_all(heap); /* what was lent to the helper comes back */
         } else if (thread != 0 && (heap->modes & FH_HEAP_FIRST_CLASS) == 0) {
-            /* Batches that were on their way are lost with their thread's slot: it may have been half written. */
+            /* Batches that were on their way are lost with their thread's slot: it may have been
+             * half written. */
             mark_cut(heap);
             memset(heap->out, 0, sizeof heap->out);
             atomic_store_explicit(&heap->depth, 0, memory_order_relaxed);
@@ -347,7 +356,7 @@ static void fork_child(void)
     fh_lock_reset(&fh_root.heaps_lock);
 }
 
-/* ---- start --------------------------------------------------------------------------------------------------------- */
+/* ---- start ----------------------------------------------------------------------------------- */
 
 bool fh_start(void)
 {
@@ -358,7 +367,8 @@ bool fh_start(void)
     struct fh_heap *before = fh_busy_begin();
     fh_os_init();
     fh_lock_acquire(&fh_root.start_lock);
-    if (atomic_load_explicit(&fh_root.started, memory_order_relaxed) == 0 && fh_pages_start() == 0) {
+    if (atomic_load_explicit(&fh_root.started, memory_order_relaxed) == 0 &&
+        fh_pages_start() == 0) {
         fh_locks_register(&fh_root.orphans_lock, FH_FLOOR_HELPER);
         fh_root.canary_secret = fh_os_random();
         fh_root.pid = fh_os_getpid();
@@ -369,7 +379,8 @@ bool fh_start(void)
     fh_lock_release(&fh_root.start_lock);
     fh_busy_end(before);
     if (is_first) {
-        /* Outside the lock: both may allocate. Registered at the first allocation, our prepare handler runs last. */
+        /* Outside the lock: both may allocate. Registered at the first allocation, our prepare
+         * handler runs last. */
         pthread_atfork(fork_prepare, fork_parent, fork_child);
         has_end_key = pthread_key_create(&end_key, thread_ends) == 0;
         if (fh_heap_current != &fh_heap_none && has_end_key)

@@ -114,7 +114,8 @@ void fh_os_unblock_signals(uint64_t set)
 
 int fh_os_signal_self(int number, const void *info)
 {
-    return (int)fh_syscall4(SYS_rt_tgsigqueueinfo, fh_os_getpid(), fh_os_gettid(), number, (long)info);
+    return (int)fh_syscall4(SYS_rt_tgsigqueueinfo, fh_os_getpid(), fh_os_gettid(), number,
+                            (long)info);
 }
 
 int fh_os_open_read(const char *path)
@@ -203,7 +204,8 @@ int64_t fh_os_read_file(const char *path, char *buf, size_t size)
  * between, so the answer was true at some moment after this function was called; by the time it
  * returns the thread may have woken.
  */
-/* Calls in which a thread waits and nothing of it runs. Not: those that begin a child in the caller's memory (vfork, clone), that
+/* Calls in which a thread waits and nothing of it runs. Not: those that begin a child in the
+ * caller's memory (vfork, clone), that
  * return into an interrupted frame (rt_sigreturn), or that work on memory. */
 static bool is_waiting_call(unsigned long number)
 {
@@ -265,8 +267,10 @@ static bool is_waiting_call(unsigned long number)
     }
 }
 
-/* After a change of identity /proc/self/task/TID/syscall is root's. The state in `stat` is for all: S is a sleep that a signal
- * ends, which is how the calls above wait; a fault or a vfork waits as D. (Not so a fault on memory that the program itself
+/* After a change of identity /proc/self/task/TID/syscall is root's. The state in `stat` is for all:
+ * S is a sleep that a signal
+ * ends, which is how the calls above wait; a fault or a vfork waits as D. (Not so a fault on memory
+ * that the program itself
  * has under userfaultfd.) */
 static bool thread_sleeps(int tid)
 {

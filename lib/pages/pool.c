@@ -1,26 +1,29 @@
 /*
  * The page pool: runs of granules out of one window.
  *
- * What it keeps. Granules below `top` are in a run, in a free span, or lost (a hole: something else was mapped
- * there). A free span is a maximal row of free granules of one temper: *dirty* (some page is in memory) or *clean*
- * (none is: reads as zero, costs nothing). Its first header has the kind, the length and the age, its last header
- * the way back (boundary tags, Knuth 2.5); so a neighbour is found in O(1) when a span is freed and they merge.
+ * What it keeps. Granules below `top` are in a run, in a free span, or lost (a hole: something else
+ * was mapped there). A free span is a maximal row of free granules of one temper: *dirty* (some
+ * page is in memory) or *clean* (none is: reads as zero, costs nothing). Its first header has the
+ * kind, the length and the age, its last header the way back (boundary tags, Knuth 2.5); so a
+ * neighbour is found in O(1) when a span is freed and they merge.
  *
- * Spans are filed by length: one bin for each length up to 32, then eight bins a doubling, with a bit per
- * bin that says "not empty" (segregated good fit, as in Masmano's TLSF). A request looks into the bin of its own length,
- * then takes from the next bin that has anything.
+ * Spans are filed by length: one bin for each length up to 32, then eight bins a doubling, with a
+ * bit per bin that says "not empty" (segregated good fit, as in Masmano's TLSF). A request looks
+ * into the bin of its own length, then takes from the next bin that has anything.
  *
- * Dirty goes before clean: a page that is in memory costs nothing, a page from the kernel half a microsecond and
- * more. A large request that no dirty span fits looks for a row of neighbours of both tempers. When there is none and
- * more than a quarter of what is in use lies idle in dirty spans, as much of it as is now taken fresh is given back
- * first: or else blocks of changing sizes (5 MiB, 7 MiB, 6 MiB …) would pile up spans that fit nobody. The quarter is the
- * hysteresis: giving back each block at once costs three times the time (measured on mimalloc 2 with 5–25 MiB blocks).
+ * Dirty goes before clean: a page that is in memory costs nothing, a page from the kernel half a
+ * microsecond and more. A large request that no dirty span fits looks for a row of neighbours of
+ * both tempers. When there is none and more than a quarter of what is in use lies idle in dirty
+ * spans, as much of it as is now taken fresh is given back first: or else blocks of changing sizes
+ * (5 MiB, 7 MiB, 6 MiB …) would pile up spans that fit nobody. The quarter is the hysteresis:
+ * giving back each block at once costs three times the time (measured on mimalloc 2 with 5–25 MiB
+ * blocks).
  *
- * Each bin is a ring, newest at `first`, oldest before it, so decay takes from the old end and stops at the first
- * young one. When spans merge the older age counts.
+ * Each bin is a ring, newest at `first`, oldest before it, so decay takes from the old end and
+ * stops at the first young one. When spans merge the older age counts.
  *
- * Locking. One lock for all of it. The system call of a purge runs outside: the span is BUSY meanwhile (nobody merges
- * with it). REST headers of a run belong to the run's holder.
+ * Locking. One lock for all of it. The system call of a purge runs outside: the span is BUSY
+ * meanwhile (nobody merges with it). REST headers of a run belong to the run's holder.
  */
 #include "pages/pages.h"
 
@@ -60,7 +63,7 @@ static uint64_t granule_pages_mask(void)
     return ((uint64_t)1 << pages_per_granule()) - 1;
 }
 
-/* ---- spans and bins ------------------------------------------------------------------------------------------ */
+/* ---- spans and bins -------------------------------------------------------------------------- */
 
 static void span_tag(struct fh_pages *pages, uint32_t index, uint32_t span, uint8_t kind)
 {
@@ -129,7 +132,8 @@ static uint32_t span_before(const struct fh_pages *pages, uint32_t index)
 }
 
 /* Files a free row of granules, merged with neighbours of its temper. */
-static void span_insert(struct fh_pages *pages, uint32_t index, uint32_t span, uint8_t kind, uint8_t epoch)
+static void span_insert(struct fh_pages *pages, uint32_t index, uint32_t span, uint8_t kind,
+                        uint8_t epoch)
 {
     uint8_t now = (uint8_t)atomic_load_explicit(&pages->tick, memory_order_relaxed);
     uint32_t before = span_before(pages, index);
@@ -159,7 +163,8 @@ static void span_insert(struct fh_pages *pages, uint32_t index, uint32_t span, u
     span_link(pages, index);
 }
 
-/* Cuts [index, index + want) out of a free span that is in no bin any more; what remains on both sides is filed again. */
+/* Cuts [index, index + want) out of a free span that is in no bin any more; what remains on both
+ * sides is filed again. */
 static void span_cut(struct fh_pages *pages, uint32_t span_index, uint32_t index, uint32_t want)
 {
     struct fh_run *run = fh_run_at(pages, span_index);
@@ -200,11 +205,13 @@ static bool is_free(const struct fh_run *run)
     return run->kind == FH_RUN_CLEAN || run->kind == FH_RUN_DIRTY;
 }
 
-/* Takes `want` granules from the beginning of the free spans that fill [begin, end); only the last can be cut. */
+/* Takes `want` granules from the beginning of the free spans that fill [begin, end); only the last
+ * can be cut. */
 static void take_row(struct fh_pages *pages, uint32_t begin, uint32_t end, uint32_t want)
 {
     for (uint32_t index = begin; index < end;) {
-        uint32_t span = fh_run_at(pages, index)->span, use = begin + want - index < span ? begin + want - index : span;
+        uint32_t span = fh_run_at(pages, index)->span,
+                 use = begin + want - index < span ? begin + want - index : span;
         span_unlink(pages, index);
         span_cut(pages, index, index, use);
         index += span;
@@ -212,7 +219,8 @@ static void take_row(struct fh_pages *pages, uint32_t begin, uint32_t end, uint3
 }
 
 /* Takes `want` granules from one set of bins; FH_NO_RUN when none fits. */
-static uint32_t take_from(struct fh_pages *pages, struct fh_span_bins *bins, size_t want, size_t align)
+static uint32_t take_from(struct fh_pages *pages, struct fh_span_bins *bins, size_t want,
+                          size_t align)
 {
     if (bins->granules < want)
         return FH_NO_RUN;
@@ -238,7 +246,8 @@ static uint32_t take_from(struct fh_pages *pages, struct fh_span_bins *bins, siz
     return FH_NO_RUN;
 }
 
-/* A row of free spans of both tempers that is long enough together, around one of the longest dirty spans; taken, what is too much
+/* A row of free spans of both tempers that is long enough together, around one of the longest dirty
+ * spans; taken, what is too much
  * filed again. For requests that would otherwise have to purge: the dirty part is used as it is. */
 static uint32_t take_mixed(struct fh_pages *pages, size_t want)
 {
@@ -251,7 +260,8 @@ static uint32_t take_mixed(struct fh_pages *pages, size_t want)
             uint32_t begin = index, end = index + fh_run_at(pages, index)->span;
             while (end - begin < want && end < pages->top && is_free(fh_run_at(pages, end)))
                 end += fh_run_at(pages, end)->span;
-            for (uint32_t before; end - begin < want && (before = span_before(pages, begin)) != FH_NO_RUN;)
+            for (uint32_t before;
+                 end - begin < want && (before = span_before(pages, begin)) != FH_NO_RUN;)
                 begin = before;
             if (end - begin >= want) {
                 take_row(pages, begin, end, (uint32_t)want);
@@ -263,19 +273,24 @@ static uint32_t take_mixed(struct fh_pages *pages, size_t want)
     return FH_NO_RUN;
 }
 
-/* ---- growing ------------------------------------------------------------------------------------------------- */
+/* ---- growing --------------------------------------------------------------------------------- */
 
-/* Makes the headers of granules [from, until) writable. They lie in one row, or in two when the array's end is between. */
+/* Makes the headers of granules [from, until) writable. They lie in one row, or in two when the
+ * array's end is between. */
 static int commit_headers(struct fh_pages *pages, uint32_t from, uint32_t until)
 {
-    uintptr_t begin = (uintptr_t)fh_run_at(pages, from), end = (uintptr_t)fh_run_at(pages, until - 1) + sizeof(struct fh_run);
+    uintptr_t begin = (uintptr_t)fh_run_at(pages, from),
+              end = (uintptr_t)fh_run_at(pages, until - 1) + sizeof(struct fh_run);
     if (end <= begin) {
-        uint32_t wrap = from + (uint32_t)((pages->window.headers + pages->window.mask + sizeof(struct fh_run) - begin) >> FH_RUN_SHIFT);
+        uint32_t wrap = from + (uint32_t)((pages->window.headers + pages->window.mask +
+                                           sizeof(struct fh_run) - begin) >>
+                                          FH_RUN_SHIFT);
         int error = commit_headers(pages, from, wrap);
         return error != 0 ? error : commit_headers(pages, wrap, until);
     }
     begin = fh_align_down(begin, fh_os_page_size);
-    return pages->source->commit(pages->source->self, (void *)begin, fh_align_up(end, fh_os_page_size) - begin);
+    return pages->source->commit(pages->source->self, (void *)begin,
+                                 fh_align_up(end, fh_os_page_size) - begin);
 }
 
 static int commit_granules(struct fh_pages *pages, uint32_t until)
@@ -289,12 +304,14 @@ static int commit_granules(struct fh_pages *pages, uint32_t until)
     if (error != 0)
         return error;
     if (fh_notice_is_wanted())
-        fh_notice_put(FH_NOTICE_GROW, (void *)at, (size_t)(until - pages->committed) << FH_GRANULE_SHIFT, fh_os_gettid());
+        fh_notice_put(FH_NOTICE_GROW, (void *)at,
+                      (size_t)(until - pages->committed) << FH_GRANULE_SHIFT, fh_os_gettid());
     pages->committed = until;
     return 0;
 }
 
-/* Makes [at, at + want) usable, where at ≤ top; moves top. May step over a hole: returns where it begins, or FH_NO_RUN. */
+/* Makes [at, at + want) usable, where at ≤ top; moves top. May step over a hole: returns where it
+ * begins, or FH_NO_RUN. */
 static uint32_t grow(struct fh_pages *pages, uint32_t at, size_t want, size_t align)
 {
     for (int holes = 0; holes < 256; holes++) {
@@ -303,7 +320,8 @@ static uint32_t grow(struct fh_pages *pages, uint32_t at, size_t want, size_t al
             return FH_NO_RUN;
         uint32_t end = begin + (uint32_t)want;
         if (end > pages->committed) {
-            uint32_t step = (uint32_t)fh_min(fh_max(end, pages->committed + pages->chunk), pages->limit);
+            uint32_t step =
+                (uint32_t)fh_min(fh_max(end, pages->committed + pages->chunk), pages->limit);
             int error = commit_granules(pages, step);
             if (error == -ENOMEM && step > end)
                 error = commit_granules(pages, end);
@@ -344,13 +362,14 @@ static uint32_t take_fresh(struct fh_pages *pages, size_t want, size_t align)
     return index;
 }
 
-/* ---- the interface ------------------------------------------------------------------------------------------- */
+/* ---- the interface --------------------------------------------------------------------------- */
 
 void fh_pages_count(struct fh_pages *pages, size_t pages_more, size_t pages_less)
 {
     /* Relaxed: figures for people, nothing is ordered by them. */
     size_t more = pages_more << fh_os_page_shift, less = pages_less << fh_os_page_shift;
-    size_t now = atomic_fetch_add_explicit(&pages->footprint, more - less, memory_order_relaxed) + more - less;
+    size_t now = atomic_fetch_add_explicit(&pages->footprint, more - less, memory_order_relaxed) +
+                 more - less;
     if (now > atomic_load_explicit(&pages->peak_footprint, memory_order_relaxed))
         atomic_store_explicit(&pages->peak_footprint, now, memory_order_relaxed);
 }
@@ -367,8 +386,10 @@ static bool run_is_zero(const struct fh_pages *pages, uint32_t index, size_t gra
     return true;
 }
 
-/* The next granule behind `at` whose header a run writes: each; but of a run longer than FH_HUGE_SPAN only those up to the
- * first multiple of FH_HUGE_SPAN, and then only the multiples, so that a sparse block of many gigabytes does not fill
+/* The next granule behind `at` whose header a run writes: each; but of a run longer than
+ * FH_HUGE_SPAN only those up to the
+ * first multiple of FH_HUGE_SPAN, and then only the multiples, so that a sparse block of many
+ * gigabytes does not fill
  * megabytes of headers. */
 static uint32_t next_tagged(uint32_t index, uint32_t at, size_t granules)
 {
@@ -396,7 +417,8 @@ struct fh_run *fh_pages_alloc(struct fh_pages *pages, size_t granules, size_t al
     if (granules == 0 || granules > pages->limit)
         return NULL;
     fh_lock_acquire(&pages->lock);
-    uint32_t index = granules > FH_HUGE_SPAN ? FH_NO_RUN : take_from(pages, &pages->dirty, granules, align);
+    uint32_t index =
+        granules > FH_HUGE_SPAN ? FH_NO_RUN : take_from(pages, &pages->dirty, granules, align);
     if (index == FH_NO_RUN) {
         if (granules >= PURGE_SURPLUS_FROM && align == 1 && granules <= FH_HUGE_SPAN)
             index = take_mixed(pages, granules);
@@ -404,7 +426,8 @@ struct fh_run *fh_pages_alloc(struct fh_pages *pages, size_t granules, size_t al
     if (index == FH_NO_RUN) {
         size_t allowance = fh_max(DIRTY_ALLOWANCE, pages->used / 4), dirty = pages->dirty.granules;
         if (granules >= PURGE_SURPLUS_FROM && dirty > allowance)
-            purge(pages, 0, dirty - granules > allowance && dirty > granules ? dirty - granules : allowance);
+            purge(pages, 0,
+                  dirty - granules > allowance && dirty > granules ? dirty - granules : allowance);
         index = take_from(pages, &pages->clean, granules, align);
     }
     if (index == FH_NO_RUN)
@@ -545,7 +568,8 @@ static size_t purge(struct fh_pages *pages, unsigned age, size_t keep_granules)
                 return given; /* locked memory on an old kernel: it stays */
             fh_pages_count(pages, 0, dirty_pages);
             if (fh_notice_is_wanted())
-                fh_notice_put(FH_NOTICE_PURGE, (void *)(pages->base + ((uintptr_t)index << FH_GRANULE_SHIFT)),
+                fh_notice_put(FH_NOTICE_PURGE,
+                              (void *)(pages->base + ((uintptr_t)index << FH_GRANULE_SHIFT)),
                               dirty_pages << fh_os_page_shift, fh_os_gettid());
             given += dirty_pages << fh_os_page_shift;
         }
@@ -564,7 +588,7 @@ size_t fh_pages_purge(struct fh_pages *pages, unsigned age, size_t keep, size_t 
     return given;
 }
 
-/* ---- finding ------------------------------------------------------------------------------------------------- */
+/* ---- finding --------------------------------------------------------------------------------- */
 
 static _Atomic(struct fh_pages *) private_pools; /* newest first; changed under registry_lock */
 static struct fh_lock registry_lock = FH_LOCK_INIT;
@@ -601,7 +625,7 @@ struct fh_run *fh_pages_find(const void *address, struct fh_pages **pool)
     return run;
 }
 
-/* ---- opening and closing ------------------------------------------------------------------------------------- */
+/* ---- opening and closing --------------------------------------------------------------------- */
 
 int fh_pages_open(struct fh_pages *pages, const struct fh_source *source, size_t bytes)
 {
@@ -610,7 +634,8 @@ int fh_pages_open(struct fh_pages *pages, const struct fh_source *source, size_t
         bytes = source->capacity;
     bytes = fh_align_down(bytes, FH_GRANULE);
     uintptr_t base = 0;
-    while (bytes >= 2 * FH_GRANULE && (base = (uintptr_t)source->reserve(source->self, bytes, FH_GRANULE)) == 0)
+    while (bytes >= 2 * FH_GRANULE &&
+           (base = (uintptr_t)source->reserve(source->self, bytes, FH_GRANULE)) == 0)
         bytes -= FH_GRANULE; /* a buffer that is not aligned has less */
     if (base == 0)
         return -ENOMEM;
@@ -638,7 +663,8 @@ int fh_pages_open(struct fh_pages *pages, const struct fh_source *source, size_t
         (uint32_t)(fh_align_up(headers, FH_GRANULE) >> FH_GRANULE_SHIFT);
     fh_locks_register(&registry_lock, FH_FLOOR_META);
     fh_lock_acquire(&registry_lock);
-    atomic_store_explicit(&pages->next_pool, atomic_load_explicit(&private_pools, memory_order_relaxed),
+    atomic_store_explicit(&pages->next_pool,
+                          atomic_load_explicit(&private_pools, memory_order_relaxed),
                           memory_order_relaxed);
     /* release pairs with the acquire of fh_pages_find. */
     atomic_store_explicit(&private_pools, pages, memory_order_release);
@@ -658,7 +684,7 @@ void fh_pages_close(struct fh_pages *pages)
     pages->source->release(pages->source->self, (void *)pages->base, pages->reserved_bytes);
 }
 
-/* ---- check --------------------------------------------------------------------------------------------------- */
+/* ---- check ----------------------------------------------------------------------------------- */
 
 int fh_pages_check(struct fh_pages *pages)
 {
@@ -679,7 +705,8 @@ int fh_pages_check(struct fh_pages *pages)
                 broken++;
             }
             if (index + span < pages->top && fh_run_at(pages, index + span)->kind == run->kind) {
-                fh_message("check: free spans at granule %u and %u were not merged", index, index + span);
+                fh_message("check: free spans at granule %u and %u were not merged", index,
+                           index + span);
                 broken++;
             }
             break;
@@ -689,7 +716,8 @@ int fh_pages_check(struct fh_pages *pages)
         case FH_RUN_LARGE:
             used += span;
             for (uint32_t i = index + 1; i < index + span; i = next_tagged(index, i, span))
-                if (fh_run_at(pages, i)->kind != FH_RUN_REST || fh_run_at(pages, i)->head != index) {
+                if (fh_run_at(pages, i)->kind != FH_RUN_REST ||
+                    fh_run_at(pages, i)->head != index) {
                     fh_message("check: granule %u does not lead to its run %u", i, index);
                     broken++;
                 }

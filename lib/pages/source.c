@@ -1,8 +1,9 @@
 /*
  * The sources that come with the house: the system's memory, and a caller's buffer.
  *
- * The system's is stateless: reserve is address space without memory, commit an mprotect, purge a madvise. A
- * buffer has all its memory from the start: commit and release do nothing, purge is not offered.
+ * The system's is stateless: reserve is address space without memory, commit an mprotect, purge a
+ * madvise. A buffer has all its memory from the start: commit and release do nothing, purge is not
+ * offered.
  */
 #include "freehold/source.h"
 
@@ -80,7 +81,8 @@ static void buffer_release(void *self, void *addr, size_t bytes)
     ((struct fh_source_buffer *)self)->is_taken = false;
 }
 
-const struct fh_source *fh_source_buffer_init(struct fh_source_buffer *buffer, void *memory, size_t bytes)
+const struct fh_source *fh_source_buffer_init(struct fh_source_buffer *buffer, void *memory,
+                                              size_t bytes)
 {
     if (memory == NULL) {
         errno = EINVAL;

@@ -1,17 +1,18 @@
 /*
  * The main window: how big it is, where it lies, and its source; and metadata memory.
  *
- * Size: eight times the RAM as a power of two, at least 256 GiB, so that no program runs out of window before the
- * machine runs out of memory; its headers are 1/512 of it, reserved like the rest. Below a limit on address space
- * (ulimit -v) nothing may be reserved ahead: then the window is only a plan, four times the limit, and each step
- * maps what it needs at its place (MAP_FIXED_NOREPLACE); a step is at most a sixteenth of the limit. The same where
- * a big reserve is refused (valgrind, overcommit).
+ * Size: eight times the RAM as a power of two, at least 256 GiB, so that no program runs out of
+ * window before the machine runs out of memory; its headers are 1/512 of it, reserved like the
+ * rest. Below a limit on address space (ulimit -v) nothing may be reserved ahead: then the window
+ * is only a plan, four times the limit, and each step maps what it needs at its place
+ * (MAP_FIXED_NOREPLACE); a step is at most a sixteenth of the limit. The same where a big reserve
+ * is refused (valgrind, overcommit).
  *
- * Place: random, a multiple of 2 MiB between 16 TiB and 80 TiB (25 bits), clear of the program, the brk heap and the area
- * from which the kernel hands out mappings top down.
+ * Place: random, a multiple of 2 MiB between 16 TiB and 80 TiB (25 bits), clear of the program, the
+ * brk heap and the area from which the kernel hands out mappings top down.
  *
- * The header array is readable from the start, so that any address may be looked up; parts become writable as
- * granules are committed.
+ * The header array is readable from the start, so that any address may be looked up; parts become
+ * writable as granules are committed.
  */
 #include "pages/pages.h"
 
@@ -20,35 +21,37 @@
 
 #include <errno.h>
 
-#define WINDOW_MIN     ((size_t)256 << 30)
-#define WINDOW_MAX     ((size_t)64 << 40)
-#define WINDOW_SMALL   ((size_t)1 << 30) /* reserves below this are no use: go without */
-#define PLACE_FIRST    ((uintptr_t)16 << 40)
-#define PLACE_SPAN     ((uintptr_t)64 << 40)
-#define PLACE_ALIGN    ((uintptr_t)2 << 20)
-#define PLACE_TRIES    16
-#define CHUNK          64u /* granules: 4 MiB a commit */
-#define META_CHUNK     ((size_t)64 << 10)
+#define WINDOW_MIN   ((size_t)256 << 30)
+#define WINDOW_MAX   ((size_t)64 << 40)
+#define WINDOW_SMALL ((size_t)1 << 30) /* reserves below this are no use: go without */
+#define PLACE_FIRST  ((uintptr_t)16 << 40)
+#define PLACE_SPAN   ((uintptr_t)64 << 40)
+#define PLACE_ALIGN  ((uintptr_t)2 << 20)
+#define PLACE_TRIES  16
+#define CHUNK        64u /* granules: 4 MiB a commit */
+#define META_CHUNK   ((size_t)64 << 10)
 
 /* Before there is a window every address leads to a header that nobody owns. */
 static struct fh_run nobody;
 struct fh_pages fh_pages_main = {.window = {.headers = (uintptr_t)&nobody}};
 
-/* ---- the window's source ------------------------------------------------------------------------------------- */
+/* ---- the window's source --------------------------------------------------------------------- */
 
 static bool is_reserved;
 
 /*
- * Huge pages: asked for where they pay. They can (one fault for 512 pages, fewer TLB misses), and they can cost: where the kernel
- * has to move memory about to find 2 MiB in one piece, filling 3 GiB took 6.9 s of CPU instead of 1.6 (Linux 6.18 in a small
- * VM, defrag=madvise). So auto measures: when the heap has HUGE_FROM and grows, a commit's first 2 MiB are touched by huge page, the
- * next by small ones, both timed. While huge is not slower each further commit asks for it, and is timed again; when it is slower, the
- * heap does without for HUGE_PAUSE commits. What is touched early is at most a commit (4 MiB of 256). Smaller heaps never
- * ask, and each commit that does not ask advises against, for systems where huge pages are the default.
+ * Huge pages: asked for where they pay. They can (one fault for 512 pages, fewer TLB misses), and
+ * they can cost: where the kernel has to move memory about to find 2 MiB in one piece, filling 3
+ * GiB took 6.9 s of CPU instead of 1.6 (Linux 6.18 in a small VM, defrag=madvise). So auto
+ * measures: when the heap has HUGE_FROM and grows, a commit's first 2 MiB are touched by huge page,
+ * the next by small ones, both timed. While huge is not slower each further commit asks for it, and
+ * is timed again; when it is slower, the heap does without for HUGE_PAUSE commits. What is touched
+ * early is at most a commit (4 MiB of 256). Smaller heaps never ask, and each commit that does not
+ * ask advises against, for systems where huge pages are the default.
  *
- * `huge_map` has a bit for each 2 MiB that was advised huge and not split since. Before a part of a huge page is purged it is
- * split, or else the kernel would take the address range and keep the memory (os/huge.c), and advised against, so that the
- * kernel's collapser leaves it alone.
+ * `huge_map` has a bit for each 2 MiB that was advised huge and not split since. Before a part of a
+ * huge page is purged it is split, or else the kernel would take the address range and keep the
+ * memory (os/huge.c), and advised against, so that the kernel's collapser leaves it alone.
  */
 #define HUGE_SHIFT 21
 #define HUGE_SIZE  ((size_t)1 << HUGE_SHIFT)
@@ -56,7 +59,7 @@ static bool is_reserved;
 #define HUGE_PAUSE 256
 
 static _Atomic(uint64_t) *huge_map;
-static uint64_t small_ns; /* what 2 MiB of small pages took; 0: not measured yet */
+static uint64_t small_ns;   /* what 2 MiB of small pages took; 0: not measured yet */
 static unsigned huge_pause; /* commits to go without */
 
 static uint64_t touch_ns(uintptr_t addr, enum fh_os_huge want)
@@ -69,7 +72,8 @@ static uint64_t touch_ns(uintptr_t addr, enum fh_os_huge want)
 
 static void note_huge(uintptr_t addr, size_t bytes)
 {
-    size_t first = (addr - fh_pages_main.base) >> HUGE_SHIFT, end = (addr + bytes - 1 - fh_pages_main.base) >> HUGE_SHIFT;
+    size_t first = (addr - fh_pages_main.base) >> HUGE_SHIFT,
+           end = (addr + bytes - 1 - fh_pages_main.base) >> HUGE_SHIFT;
     for (size_t i = first; i <= end; i++)
         atomic_fetch_or_explicit(&huge_map[i / 64], (uint64_t)1 << (i % 64), memory_order_relaxed);
 }
@@ -85,7 +89,8 @@ static bool ask_huge(uintptr_t addr, size_t bytes)
          (huge_pause > 0 && huge_pause-- > 0)))
         return false;
     if (huge_map == NULL)
-        huge_map = fh_os_map(fh_align_up((fh_pages_main.reserved_bytes >> HUGE_SHIFT) / 8 + 64, fh_os_page_size));
+        huge_map = fh_os_map(
+            fh_align_up((fh_pages_main.reserved_bytes >> HUGE_SHIFT) / 8 + 64, fh_os_page_size));
     if (huge_map == NULL)
         return false;
     note_huge(addr, bytes);
@@ -95,7 +100,8 @@ static bool ask_huge(uintptr_t addr, size_t bytes)
     if (small_ns == 0)
         small_ns = touch_ns(addr + HUGE_SIZE, FH_OS_HUGE_NO);
     if (huge_ns < small_ns)
-        return fh_os_advise_huge((void *)(addr + HUGE_SIZE), bytes - HUGE_SIZE, FH_OS_HUGE_YES) == 0;
+        return fh_os_advise_huge((void *)(addr + HUGE_SIZE), bytes - HUGE_SIZE, FH_OS_HUGE_YES) ==
+               0;
     huge_pause = HUGE_PAUSE;
     small_ns = 0; /* the machine may be another by then: measured again */
     fh_os_advise_huge((void *)(addr + HUGE_SIZE), bytes - HUGE_SIZE, FH_OS_HUGE_NO);
@@ -248,7 +254,7 @@ int fh_pages_start(void)
     return 0;
 }
 
-/* ---- what only the system's memory can do ----------------------------------------------- */
+/* ---- what only the system's memory can do ---------------------------------------------------- */
 
 void fh_pages_touch(const struct fh_pages *pages, void *address, size_t bytes)
 {
@@ -256,11 +262,12 @@ void fh_pages_touch(const struct fh_pages *pages, void *address, size_t bytes)
         fh_os_populate(address, bytes);
 }
 
-bool fh_pages_move(struct fh_pages *pages, const struct fh_run *from, size_t bytes, const struct fh_run *to)
+bool fh_pages_move(struct fh_pages *pages, const struct fh_run *from, size_t bytes,
+                   const struct fh_run *to)
 {
-    return pages == &fh_pages_main && fh_os_remap_to(fh_run_address(pages, from), bytes,
-                                                     (size_t)to->span << FH_GRANULE_SHIFT,
-                                                     fh_run_address(pages, to)) != NULL;
+    return pages == &fh_pages_main &&
+           fh_os_remap_to(fh_run_address(pages, from), bytes, (size_t)to->span << FH_GRANULE_SHIFT,
+                          fh_run_address(pages, to)) != NULL;
 }
 
 bool fh_pages_renew(struct fh_pages *pages, const struct fh_run *run)
@@ -270,7 +277,7 @@ bool fh_pages_renew(struct fh_pages *pages, const struct fh_run *run)
     return fh_os_map_at(fh_run_address(pages, run), bytes) != NULL;
 }
 
-/* ---- metadata memory ----------------------------------------------------------------------------------------- */
+/* ---- metadata memory ------------------------------------------------------------------------- */
 
 static struct {
     struct fh_lock lock;

@@ -1,14 +1,18 @@
 /*
- * libc's allocation family over the heap. The fast paths are inlined here; all else is a call into libfreehold.
+ * libc's allocation family over the heap. The fast paths are inlined here; all else is a call into
+ * libfreehold.
  *
- * What the standards leave open is decided as glibc does: malloc(0) and realloc(NULL, 0) give a block of their own,
- * realloc(p, 0) frees p and gives NULL, memalign rounds a wrong alignment up, aligned_alloc wants a power of two and takes any size.
- * errno is kept by free, set to ENOMEM by whatever fails for want of memory.
+ * What the standards leave open is decided as glibc does: malloc(0) and realloc(NULL, 0) give a
+ * block of their own, realloc(p, 0) frees p and gives NULL, memalign rounds a wrong alignment up,
+ * aligned_alloc wants a power of two and takes any size. errno is kept by free, set to ENOMEM by
+ * whatever fails for want of memory.
  *
- * malloc, free, realloc and memalign are not inlined into the others: tools that put their own in place of these (valgrind's
- * --soname-synonyms) then see every block, however it was asked for or given back.
+ * malloc, free, realloc and memalign are not inlined into the others: tools that put their own in
+ * place of these (valgrind's --soname-synonyms) then see every block, however it was asked for or
+ * given back.
  *
- * The whole family is defined, so that a static program takes none of glibc's (duplicates would not link).
+ * The whole family is defined, so that a static program takes none of glibc's (duplicates would not
+ * link).
  */
 #include <errno.h>
 #include <malloc.h>
@@ -18,9 +22,9 @@
 
 static void free_miss(void *block);
 #define FH_FREE_MISS free_miss
+#include "freehold/stats.h"
 #include "heap/fast.h"
 #include "preload/entry.h"
-#include "freehold/stats.h"
 
 static struct fh_run nobody;
 struct fh_window fh_entry_window = {.headers = (uintptr_t)&nobody};
@@ -182,11 +186,14 @@ ENTRY int malloc_info(int options, FILE *stream)
     fprintf(stream, "<malloc version=\"freehold-1\">\n<heap nr=\"0\">\n<sizes>\n");
     for (unsigned i = 0; i < stats.class_count; i++)
         if (stats.classes[i].allocs != 0)
-            fprintf(stream, "  <size from=\"1\" to=\"%zu\" total=\"%llu\" count=\"%llu\"/>\n", stats.classes[i].block_size,
-                    stats.classes[i].block_size * (unsigned long long)(stats.classes[i].allocs - stats.classes[i].frees),
+            fprintf(stream, "  <size from=\"1\" to=\"%zu\" total=\"%llu\" count=\"%llu\"/>\n",
+                    stats.classes[i].block_size,
+                    stats.classes[i].block_size *
+                        (unsigned long long)(stats.classes[i].allocs - stats.classes[i].frees),
                     (unsigned long long)(stats.classes[i].allocs - stats.classes[i].frees));
     fprintf(stream,
-            "</sizes>\n<total type=\"rest\" count=\"%zu\" size=\"%zu\"/>\n<system type=\"current\" size=\"%zu\"/>\n"
+            "</sizes>\n<total type=\"rest\" count=\"%zu\" size=\"%zu\"/>\n<system type=\"current\" "
+            "size=\"%zu\"/>\n"
             "<system type=\"max\" size=\"%zu\"/>\n</heap>\n</malloc>\n",
             stats.live_blocks, stats.live_bytes, stats.footprint, stats.peak_footprint);
     return 0;

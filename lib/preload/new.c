@@ -1,8 +1,10 @@
 /*
- * C++'s allocation functions, in C under their mangled names, so that no C++ runtime is needed (new_nothrow.cc apart).
+ * C++'s allocation functions, in C under their mangled names, so that no C++ runtime is needed
+ * (new_nothrow.cc apart).
  *
- * operator new calls the new_handler in a loop when memory runs out, and throws std::bad_alloc when there is none. Both live in
- * libstdc++: weak references, absent in C programs, which never come here.
+ * operator new calls the new_handler in a loop when memory runs out, and throws std::bad_alloc when
+ * there is none. Both live in libstdc++: weak references, absent in C programs, which never come
+ * here.
  */
 #include <stdlib.h>
 
@@ -10,8 +12,9 @@
 #include "heap/heap.h"
 #include "preload/entry.h"
 
-extern void (*_ZSt15get_new_handlerv(void))(void) __attribute__((weak)); /* std::get_new_handler() */
-extern void _ZSt17__throw_bad_allocv(void) __attribute__((weak));       /* std::__throw_bad_alloc() */
+extern void (*_ZSt15get_new_handlerv(void))(void)
+    __attribute__((weak));                                        /* std::get_new_handler() */
+extern void _ZSt17__throw_bad_allocv(void) __attribute__((weak)); /* std::__throw_bad_alloc() */
 
 /* In new_nothrow.cc: new_slow for the forms that must not throw. */
 void *fh_new_without_throwing(size_t size, size_t align);
@@ -59,38 +62,38 @@ FH_INLINE void *new_aligned(size_t size, size_t align, bool may_throw)
     return FH_LIKELY(block != NULL) ? block : new_slow(size, align, may_throw);
 }
 
-#define NEW(name)                                                                                                     \
-    ENTRY void *name(size_t size);                                                                                    \
-    ENTRY void *name(size_t size)                                                                                     \
-    {                                                                                                                 \
-        return new_block(size, true);                                                                                 \
+#define NEW(name)                                                                                  \
+    ENTRY void *name(size_t size);                                                                 \
+    ENTRY void *name(size_t size)                                                                  \
+    {                                                                                              \
+        return new_block(size, true);                                                              \
     }
-#define NEW_NOTHROW(name)                                                                                             \
-    ENTRY void *name(size_t size, const void *nothrow);                                                               \
-    ENTRY void *name(size_t size, const void *nothrow)                                                                \
-    {                                                                                                                 \
-        (void)nothrow;                                                                                                \
-        return new_block(size, false);                                                                                \
+#define NEW_NOTHROW(name)                                                                          \
+    ENTRY void *name(size_t size, const void *nothrow);                                            \
+    ENTRY void *name(size_t size, const void *nothrow)                                             \
+    {                                                                                              \
+        (void)nothrow;                                                                             \
+        return new_block(size, false);                                                             \
     }
-#define NEW_ALIGNED(name)                                                                                             \
-    ENTRY void *name(size_t size, size_t align);                                                                      \
-    ENTRY void *name(size_t size, size_t align)                                                                       \
-    {                                                                                                                 \
-        return new_aligned(size, align, true);                                                                        \
+#define NEW_ALIGNED(name)                                                                          \
+    ENTRY void *name(size_t size, size_t align);                                                   \
+    ENTRY void *name(size_t size, size_t align)                                                    \
+    {                                                                                              \
+        return new_aligned(size, align, true);                                                     \
     }
-#define NEW_ALIGNED_NOTHROW(name)                                                                                     \
-    ENTRY void *name(size_t size, size_t align, const void *nothrow);                                                 \
-    ENTRY void *name(size_t size, size_t align, const void *nothrow)                                                  \
-    {                                                                                                                 \
-        (void)nothrow;                                                                                                \
-        return new_aligned(size, align, false);                                                                       \
+#define NEW_ALIGNED_NOTHROW(name)                                                                  \
+    ENTRY void *name(size_t size, size_t align, const void *nothrow);                              \
+    ENTRY void *name(size_t size, size_t align, const void *nothrow)                               \
+    {                                                                                              \
+        (void)nothrow;                                                                             \
+        return new_aligned(size, align, false);                                                    \
     }
 /* Every delete is free: size and alignment are in the run's header. */
-#define DELETE(name, ...)                                                                                             \
-    ENTRY void name(void *block __VA_ARGS__);                                                                         \
-    ENTRY void name(void *block __VA_ARGS__)                                                                          \
-    {                                                                                                                 \
-        free(block);                                                                                                  \
+#define DELETE(name, ...)                                                                          \
+    ENTRY void name(void *block __VA_ARGS__);                                                      \
+    ENTRY void name(void *block __VA_ARGS__)                                                       \
+    {                                                                                              \
+        free(block);                                                                               \
     }
 
 #pragma GCC diagnostic ignored "-Wunused-parameter"

@@ -6,7 +6,8 @@
 #include <stddef.h>
 #include <stdlib.h>
 
-__asm__(".weak __gxx_personality_v0\n\t.weak __cxa_begin_catch\n\t.weak __cxa_end_catch\n\t.weak _ZSt9terminatev");
+__asm__(".weak __gxx_personality_v0\n\t.weak __cxa_begin_catch\n\t.weak __cxa_end_catch\n\t.weak "
+        "_ZSt9terminatev");
 
 extern "C" {
 bool fh_new_call_handler(void);

@@ -196,7 +196,8 @@ static void on_info(int number, siginfo_t *info, void *context)
 #pragma GCC diagnostic ignored "-Wdeprecated-declarations" /* siginterrupt is one of the ways */
 static void actions(void)
 {
-    struct sigaction action = {.sa_sigaction = on_info, .sa_flags = SA_SIGINFO | (int)SA_RESETHAND}, old;
+    struct sigaction action = {.sa_sigaction = on_info, .sa_flags = SA_SIGINFO | (int)SA_RESETHAND},
+                     old;
     sigset_t set;
     sigaddset(&action.sa_mask, SIGHUP);
     CLAIM(sigaction(SIGUSR1, &action, &old) == 0 && old.sa_handler == SIG_DFL,
