@@ -72,6 +72,7 @@ struct fh_heap {
     _Atomic uint64_t postponed; /* signals that wait for the end of the slow path: handler.c; bit n
                                  * - 1 */
     unsigned modes;             /* of enum fh_heap_mode */
+    uint64_t orphaned_ns;       /* when its thread ended */
     uint32_t orphan_ticks;      /* decay: ticks since its thread ended */
     uint32_t settings_seen;     /* generation of the settings it acts on */
     struct fh_lock lock;

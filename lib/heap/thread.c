@@ -37,6 +37,11 @@ struct fh_heap fh_heap_none;
 struct fh_heap fh_heap_emergency;
 __thread struct fh_heap *fh_heap_current __attribute__((tls_model("initial-exec"))) = &fh_heap_none;
 
+/* A program whose threads come and go gives the heap of one to the next; merging it meanwhile would
+ * make the next begin
+ * with nothing, and the runs of few blocks would become more and more. */
+#define MERGE_AFTER_NS 100000000u
+
 static pthread_key_t end_key;
 static bool has_end_key;
 
@@ -131,6 +136,7 @@ static void orphan(struct fh_heap *heap)
     atomic_store_explicit(&heap->thread, 0, memory_order_relaxed); /* tid stays, for statistics */
     set_owner_of_all(heap);
     fh_heap_collect_inbox(heap);
+    heap->orphaned_ns = fh_os_now_ns();
     fh_lock_acquire(&fh_root.orphans_lock);
     heap->next_orphan = fh_root.orphans;
     fh_root.orphans = heap;
@@ -139,12 +145,18 @@ static void orphan(struct fh_heap *heap)
     fh_lock_release(&fh_root.orphans_lock);
 }
 
-static struct fh_heap *pop_orphan(bool must_have_runs)
+/* Takes an orphan off the list: for a new thread any, best one with runs; for a merge one with runs
+ * for which no thread has come for a while. */
+static struct fh_heap *pop_orphan(bool is_merge)
 {
+    uint64_t now = is_merge ? fh_os_now_ns() : 0;
     fh_lock_acquire(&fh_root.orphans_lock);
-    struct fh_heap **link = &fh_root.orphans;
-    while (*link != NULL && must_have_runs && (*link)->all_first == FH_NO_RUN)
+    struct fh_heap **link = &fh_root.orphans, **any = link;
+    while (*link != NULL && ((*link)->all_first == FH_NO_RUN ||
+                             (is_merge && now - (*link)->orphaned_ns < MERGE_AFTER_NS)))
         link = &(*link)->next_orphan;
+    if (*link == NULL && !is_merge)
+        link = any;
     struct fh_heap *heap = *link;
     if (heap != NULL) {
         *link = heap->next_orphan;
