@@ -205,16 +205,17 @@ static bool is_free(const struct fh_run *run)
     return run->kind == FH_RUN_CLEAN || run->kind == FH_RUN_DIRTY;
 }
 
-/* Takes `want` granules from the beginning of the free spans that fill [begin, end); only the last
- * can be cut. */
-static void take_row(struct fh_pages *pages, uint32_t begin, uint32_t end, uint32_t want)
+/* Takes [at, at + want) out of the free spans that fill [begin, end), each of which it meets; what
+ * is left of the first and the last is filed again. */
+static void take_row(struct fh_pages *pages, uint32_t begin, uint32_t end, uint32_t at,
+                     uint32_t want)
 {
     for (uint32_t index = begin; index < end;) {
-        uint32_t span = fh_run_at(pages, index)->span,
-                 use = begin + want - index < span ? begin + want - index : span;
+        uint32_t next = index + fh_run_at(pages, index)->span;
+        uint32_t from = index > at ? index : at, until = next < at + want ? next : at + want;
         span_unlink(pages, index);
-        span_cut(pages, index, index, use);
-        index += span;
+        span_cut(pages, index, from, until - from);
+        index = next;
     }
 }
 
@@ -264,8 +265,10 @@ static uint32_t take_mixed(struct fh_pages *pages, size_t want)
                  end - begin < want && (before = span_before(pages, begin)) != FH_NO_RUN;)
                 begin = before;
             if (end - begin >= want) {
-                take_row(pages, begin, end, (uint32_t)want);
-                return begin;
+                /* What is too much lies at the side that was lengthened last, in one span. */
+                uint32_t at = begin < index ? end - (uint32_t)want : begin;
+                take_row(pages, begin, end, at, (uint32_t)want);
+                return at;
             }
             index = fh_run_at(pages, index)->next;
         } while (index != first && ++tries < MIXED_TRIES);

@@ -257,6 +257,22 @@ static void test_planted_damage_is_found(void **state)
 
 #define POOL_TEST(test) cmocka_unit_test_setup_teardown(test, open_pool, close_pool)
 
+/* A clean row to the left of a dirty span is long enough alone: nothing of the two gets lost. */
+static void test_a_row_of_both_tempers_is_cut_where_it_is_too_long(void **state)
+{
+    (void)state;
+    struct fh_run *left = take(40, 1), *right = take(10, 1), *behind = take(1, 1);
+    touch(right);
+    give(left);
+    give(right);
+    assert_int_equal(pool.clean.granules + pool.dirty.granules, 50);
+    struct fh_run *row = take(20, 1);
+    assert_int_equal(pool.clean.granules + pool.dirty.granules, 30);
+    assert_int_equal(pool.dirty.granules, 0); /* what is in memory is used */
+    give(row);
+    give(behind);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -268,6 +284,7 @@ int main(void)
         POOL_TEST(test_addresses_find_their_run_and_foreign_ones_find_none),
         POOL_TEST(test_a_huge_run_is_found_from_everywhere_inside),
         POOL_TEST(test_an_exhausted_pool_says_no_and_recovers),
+        POOL_TEST(test_a_row_of_both_tempers_is_cut_where_it_is_too_long),
         POOL_TEST(test_planted_damage_is_found),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
