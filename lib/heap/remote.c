@@ -63,6 +63,10 @@ void fh_remote_push(struct fh_run *run, void *head, void *tail, uint32_t count)
 {
     uint64_t word = atomic_load_explicit(&run->remote, memory_order_relaxed), mine;
     do {
+        if (FH_UNLIKELY(word_head(run, word) == head)) {
+            fh_report("double-free", head, "the block was the last one freed");
+            return;
+        }
         fh_set_next(tail, word_head(run, word));
         mine = word_of(run, head, count + (uint32_t)(word >> 32));
         /* release pairs with the acquire exchange of the collector: links are seen. acquire on
@@ -107,10 +111,14 @@ FH_FAST void fh_remote_free(struct fh_run *run, void *block)
         fh_remote_push(run, block, block, 1);
         return;
     }
-    heap->remote_frees++;
     /* Neighbouring runs go to different slots. depth keeps a signal handler's free away from the
      * slot. */
     struct fh_out *out = &heap->out[((uintptr_t)run >> FH_RUN_SHIFT) % FH_OUT_SLOTS];
+    if (FH_UNLIKELY(out->run == run && out->head == block)) {
+        fh_report("double-free", block, "the block was the last one freed");
+        return;
+    }
+    heap->remote_frees++;
     atomic_store_explicit(&heap->depth, 1, memory_order_relaxed);
     atomic_signal_fence(memory_order_seq_cst);
     if (out->run != run) {
@@ -127,11 +135,12 @@ FH_FAST void fh_remote_free(struct fh_run *run, void *block)
     fh_depth_leave(heap);
 }
 
-static void *list_tail(void *list)
+/* The last of a list of `count` blocks; NULL when it is not that long, or longer (a ring). */
+static void *list_tail(void *list, uint32_t count)
 {
-    while (fh_next(list) != NULL)
+    for (; count > 1 && fh_next(list) != NULL; count--)
         list = fh_next(list);
-    return list;
+    return count == 1 && fh_next(list) == NULL ? list : NULL;
 }
 
 /* What others freed of one run, back to it. Heap locked. */
@@ -141,9 +150,15 @@ static void collect(struct fh_heap *heap, struct fh_run *run)
     uint64_t word = atomic_exchange_explicit(&run->remote, 0, memory_order_acq_rel);
     void *head = word_head(run, word);
     uint32_t count = (uint32_t)(word >> 32);
+    void *tail = head != NULL && run->local != NULL ? list_tail(head, count) : head;
+    if (tail == NULL && head != NULL) {
+        fh_report("double-free", head, "freed twice by another thread");
+        head = NULL; /* lost, but no block is in a list twice */
+        count = 0;
+    }
     if (head != NULL) {
         if (run->local != NULL)
-            fh_set_next(list_tail(head), run->local);
+            fh_set_next(tail, run->local);
         run->local = head;
     }
     if (count > fh_run_used(run)) {
