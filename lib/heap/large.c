@@ -148,6 +148,30 @@ void fh_large_free_late(void)
     }
 }
 
+/* The run can't be cut, but its pages from `bytes` on can be given back. */
+static void drop_tail(struct fh_pages *pages, struct fh_run *run, size_t bytes)
+{
+    const struct fh_source *source = pages->source;
+    size_t all = (size_t)run->span << FH_GRANULE_SHIFT;
+    if (!(source->capabilities & FH_SOURCE_PURGE) ||
+        source->purge(source->self, (void *)(run->base + bytes), all - bytes) != 0)
+        return;
+    atomic_fetch_add_explicit(&pages->purged, all - bytes, memory_order_relaxed);
+    if (run->span > FH_HUGE_SPAN)
+        return;
+    uint32_t index = fh_run_index(pages, run);
+    size_t less = 0;
+    for (uint32_t i = (uint32_t)(bytes >> FH_GRANULE_SHIFT); i < run->span; i++) {
+        struct fh_run *granule = fh_run_at(pages, index + i);
+        size_t begin = (size_t)i << FH_GRANULE_SHIFT;
+        unsigned kept = begin < bytes ? (unsigned)((bytes - begin) >> fh_os_page_shift) : 0;
+        uint64_t bits = ~(((uint64_t)1 << kept) - 1);
+        less += (size_t)__builtin_popcountll(granule->dirty & bits);
+        granule->dirty &= ~bits;
+    }
+    fh_pages_count(pages, 0, less);
+}
+
 bool fh_large_resize(struct fh_pages *pages, struct fh_run *run, size_t size)
 {
     size_t bytes;
@@ -164,8 +188,11 @@ bool fh_large_resize(struct fh_pages *pages, struct fh_run *run, size_t size)
             return false;
         if (heap != NULL)
             heap->run_granules += more;
-    } else if (granules < run->span && !(run->flags & FH_RUN_REMAPPED) &&
-               run->span <= FH_HUGE_SPAN) {
+    } else if (granules < run->span &&
+               ((run->flags & FH_RUN_REMAPPED) || run->span > FH_HUGE_SPAN)) {
+        if (bytes < run->large_bytes)
+            drop_tail(pages, run, bytes);
+    } else if (granules < run->span) {
         if (heap != NULL)
             heap->run_granules -= run->span - granules;
         fh_pages_shorten(pages, run, granules);
@@ -189,6 +216,12 @@ void *fh_large_move(struct fh_pages *pages, struct fh_run *run, size_t size)
         return NULL;
     struct fh_run *target = fh_window_run(&pages->window, to);
     if (!fh_pages_move(pages, run, old_bytes, target)) {
+        /* Kernels before 6.17 empty the target before they refuse. */
+        if (!fh_pages_renew(pages, target)) {
+            target->flags |= FH_RUN_REMAPPED;
+            fh_large_free(pages, target);
+            return NULL;
+        }
         memcpy(to, (const void *)run->base, old_bytes);
     } else {
         target->flags |= FH_RUN_REMAPPED;

@@ -212,8 +212,10 @@ void *fh_os_remap(void *addr, size_t old_size, size_t new_size, bool may_move)
 
 void *fh_os_remap_to(void *addr, size_t old_size, size_t new_size, void *to)
 {
-    if (fh_os_fails_on_purpose())
+    if (fh_os_fails_on_purpose()) { /* as kernels before 6.17 do, see below */
+        map(to, new_size, PROT_NONE, UNBACKED | MAP_FIXED, -1, 0);
         return NULL;
+    }
     long result = fh_syscall6(SYS_mremap, (long)addr, (long)old_size, (long)new_size,
                               MREMAP_MAYMOVE | MREMAP_FIXED, (long)to, 0);
     if (!fh_syscall_failed(result))

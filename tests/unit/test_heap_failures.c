@@ -133,11 +133,32 @@ static void test_heap_stands_lasting_failure_from_any_call(void **state)
     fail_at_every_call(true);
 }
 
+/* The kernel refuses to move the pages, and may have emptied the target before: they are copied. */
+static void test_a_large_block_grows_when_its_pages_cannot_be_moved(void **state)
+{
+    (void)state;
+    for (uint64_t n = 1; n < 8; n++) {
+        size_t size = (size_t)2 << 20;
+        char *block = fh_malloc(size), *behind = fh_malloc(size);
+        assert_non_null(block);
+        memset(block, 0x5a, size);
+        fh_os_fail_after(n, false);
+        char *grown = fh_realloc(block, (size_t)64 << 20);
+        fh_os_fail_after(0, false);
+        assert_non_null(grown);
+        assert_int_equal(grown[size - 1], 0x5a);
+        grown[((size_t)64 << 20) - 1] = 1;
+        fh_free_any(grown);
+        fh_free_any(behind);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_heap_stands_one_failure_at_any_call),
         cmocka_unit_test(test_heap_stands_lasting_failure_from_any_call),
+        cmocka_unit_test(test_a_large_block_grows_when_its_pages_cannot_be_moved),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
