@@ -134,6 +134,13 @@ static bool may_stay(size_t usable, size_t size)
     return size <= usable && (size >= usable / 2 || usable <= 16);
 }
 
+/* A large block can be made shorter where it is: memory that is not asked for goes back. */
+static bool is_worth_cutting(const struct fh_run *run, size_t usable, size_t size)
+{
+    return run->kind == FH_RUN_LARGE && size > FH_CLASS_MAX && size < usable &&
+           usable - size >= FH_GRANULE;
+}
+
 /* What to ask for when a block grows a little beyond its class: an eighth more, from 1 KiB on a
  * quarter, so that a string that grows byte by
  * byte is not copied at each class. Of large blocks only what is touched of it costs memory. */
@@ -177,7 +184,8 @@ FH_FAST void *fh_realloc_slow(void *block, size_t size)
         return fh_heap_realloc(home, block, size);
     size_t usable = run != NULL ? fh_run_usable(run) : fh_emergency_size(block);
     bool is_told = fh_event_is_heard();
-    if (may_stay(usable, size) ||
+    bool gives_back = run != NULL && is_worth_cutting(run, usable, size) && !is_inside;
+    if ((may_stay(usable, size) && !gives_back) ||
         (run != NULL && run->kind == FH_RUN_LARGE && size > FH_CLASS_MAX && size <= FH_SIZE_MAX &&
          !is_inside && resize_large(pages, run, size))) {
         if (is_told)
@@ -376,7 +384,8 @@ static bool heap_resize_in_place(struct fh_heap *heap, void *block, size_t size)
     struct fh_run *run = fh_block_run(block, &pages);
     if (run == NULL)
         return false;
-    if (may_stay(fh_run_usable(run), size))
+    size_t usable = fh_run_usable(run);
+    if (may_stay(usable, size) && !is_worth_cutting(run, usable, size))
         return true;
     unsigned canary = heap->options.canary_bytes;
     if (run->kind != FH_RUN_LARGE || size <= FH_CLASS_MAX || size > FH_SIZE_MAX - canary)
@@ -463,11 +472,29 @@ static int walk_run(struct fh_heap *heap, struct fh_run *run,
     return 0;
 }
 
+/* May the caller look at this heap's runs? Its own, shared ones, abandoned ones. */
+static bool stands_still(const struct fh_heap *heap)
+{
+    uintptr_t thread = atomic_load_explicit(&heap->thread, memory_order_relaxed);
+    return thread == 0 || thread == fh_thread_pointer();
+}
+
+/* Locked, when it still stands still then: a new thread may have adopted it meanwhile. */
+static bool lock_still(struct fh_heap *heap)
+{
+    fh_heap_lock(heap);
+    if (stands_still(heap))
+        return true;
+    fh_heap_unlock(heap);
+    return false;
+}
+
 static int walk_heap(struct fh_heap *heap, int (*visit)(void *, const struct fh_block *),
                      void *context)
 {
     int result = 0;
-    fh_heap_lock(heap);
+    if (!lock_still(heap))
+        return 0;
     if (atomic_load_explicit(&heap->thread, memory_order_relaxed) == fh_thread_pointer())
         fh_remote_flush(heap);
     fh_heap_collect_inbox(heap);
@@ -478,13 +505,6 @@ static int walk_heap(struct fh_heap *heap, int (*visit)(void *, const struct fh_
     }
     fh_heap_unlock(heap);
     return result;
-}
-
-/* May the caller look at this heap's runs? Its own, shared ones, abandoned ones. */
-static bool stands_still(const struct fh_heap *heap)
-{
-    uintptr_t thread = atomic_load_explicit(&heap->thread, memory_order_relaxed);
-    return thread == 0 || thread == fh_thread_pointer();
 }
 
 static int for_heaps(struct fh_heap *heap, int (*act)(struct fh_heap *, void *), void *context)
@@ -537,7 +557,8 @@ static int measure_one(struct fh_heap *heap, void *context)
 {
     struct fh_measure *out = context;
     walk_heap(heap, measure_block, out);
-    fh_heap_lock(heap);
+    if (!lock_still(heap))
+        return 0;
     for (uint32_t index = heap->all_first; index != FH_NO_RUN;) {
         const struct fh_run *run = fh_run_at(heap->pages, index);
         index = run->heap_next;
@@ -601,7 +622,8 @@ static int check_run(struct fh_heap *heap, struct fh_run *run)
 static int check_one(struct fh_heap *heap, void *context)
 {
     int *broken = context;
-    fh_heap_lock(heap);
+    if (!lock_still(heap))
+        return 0;
     uint32_t runs[FH_CLASS_COUNT] = {0};
     for (uint32_t index = heap->all_first; index != FH_NO_RUN;) {
         struct fh_run *run = fh_run_at(heap->pages, index);

@@ -447,6 +447,7 @@ size_t fh_decay_all(size_t keep)
     size_t given = 0;
     bool is_pending = false;
     struct fh_heap *mine = fh_heap_current;
+    uintptr_t me = fh_thread_pointer();
     if (atomic_load_explicit(&fh_root.started, memory_order_acquire) != 1)
         return 0;
     if (fh_is_inside(mine))
@@ -457,7 +458,8 @@ size_t fh_decay_all(size_t keep)
         fh_remote_flush(mine);
     fh_lock_acquire(&fh_root.heaps_lock);
     for (struct fh_heap *heap = fh_root.heaps; heap != NULL; heap = heap->next) {
-        if (heap == mine) {
+        /* The caller's own, first-class ones with is_single_thread among them. */
+        if (atomic_load_explicit(&heap->thread, memory_order_relaxed) == me) {
             fh_lock_acquire(&heap->lock);
             fh_heap_collect_inbox(heap);
             for (uint32_t index = heap->all_first; index != FH_NO_RUN;) {
@@ -471,6 +473,8 @@ size_t fh_decay_all(size_t keep)
         } else {
             given += purge_heap(heap, 0, &is_pending);
         }
+        if (heap->own_pages != NULL) /* it can't be destroyed while we hold the list's lock */
+            given += fh_pages_purge(heap->own_pages, 0, 0, NULL);
     }
     fh_lock_release(&fh_root.heaps_lock);
     given += fh_pages_purge(&fh_pages_main, 0, keep, NULL);
