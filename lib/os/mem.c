@@ -163,6 +163,15 @@ void *fh_os_map_at(void *addr, size_t size)
     return map_counted(addr, size, PROT_READ | PROT_WRITE, ANONYMOUS | MAP_FIXED);
 }
 
+void *fh_os_map_at_free(void *addr, size_t size)
+{
+    void *got = map_counted(addr, size, PROT_READ | PROT_WRITE, ANONYMOUS | MAP_FIXED_NOREPLACE);
+    if (got == NULL || got == addr)
+        return got;
+    fh_os_release(got, size); /* as in fh_os_reserve_at */
+    return NULL;
+}
+
 void *fh_os_map_aligned(size_t size, size_t align)
 {
     return map_aligned(NULL, size, align, PROT_READ | PROT_WRITE, ANONYMOUS);

@@ -24,6 +24,8 @@ void *fh_os_reserve_readable(void *addr, size_t size);
  * reserved there. */
 void *fh_os_map(size_t size);
 void *fh_os_map_at(void *addr, size_t size);
+/* The same where nothing may be mapped yet; NULL when something is. */
+void *fh_os_map_at_free(void *addr, size_t size);
 void *fh_os_map_aligned(size_t size, size_t align);
 /* Makes reserved address space readable and writable. */
 int fh_os_commit(void *addr, size_t size);

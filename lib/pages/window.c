@@ -142,7 +142,7 @@ static int window_commit(void *self, void *addr, size_t bytes)
             advise_commit((uintptr_t)addr, bytes);
         return error;
     }
-    if (fh_os_map_at(addr, bytes) != NULL) {
+    if (fh_os_map_at_free(addr, bytes) != NULL) {
         advise_commit((uintptr_t)addr, bytes);
         return 0;
     }
@@ -207,8 +207,11 @@ static uintptr_t plan_window(size_t window)
 {
     for (int i = 0; i < PLACE_TRIES; i++) {
         uintptr_t base = random_place(window);
-        if (fh_os_reserve_readable((void *)base, header_area(window)) != NULL)
+        if (fh_os_reserve_at((void *)base, header_area(window)) == NULL)
+            continue; /* taken, or no memory */
+        if (fh_os_protect((void *)base, header_area(window), FH_OS_READ) == 0)
             return base;
+        fh_os_release((void *)base, header_area(window));
     }
     return (uintptr_t)fh_os_reserve_readable(NULL, header_area(window));
 }
@@ -273,7 +276,7 @@ bool fh_pages_move(struct fh_pages *pages, const struct fh_run *from, size_t byt
 bool fh_pages_renew(struct fh_pages *pages, const struct fh_run *run)
 {
     size_t bytes = (size_t)run->span << FH_GRANULE_SHIFT;
-    fh_os_release(fh_run_address(pages, run), bytes);
+    /* In one step: what is unmapped another thread's mmap may take. */
     return fh_os_map_at(fh_run_address(pages, run), bytes) != NULL;
 }
 
