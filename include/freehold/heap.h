@@ -100,7 +100,8 @@ FH_API struct fh_heap *fh_heap_mine(void);
  * `keep` bytes of free pages for reuse. Returns the bytes given back. O(runs + free blocks). */
 FH_API size_t fh_heap_trim(size_t keep);
 
-/* Measures, walks, checks one heap; NULL: all heaps that stand still. As in allocator.h. */
+/* `visit` must not call the heap: its lock is held.
+ * Measures, walks, checks one heap; NULL: all heaps that stand still. As in allocator.h. */
 FH_API int fh_heap_measure(struct fh_heap *heap, struct fh_measure *out);
 FH_API int fh_heap_walk(struct fh_heap *heap,
                         int (*visit)(void *context, const struct fh_block *block), void *context);

@@ -42,6 +42,7 @@ struct fh_source {
     void *(*reserve)(void *self, size_t bytes, size_t align);
     /* Each returns 0 or a negative errno and then changed nothing. Ranges are page-aligned. */
     int (*commit)(void *self, void *addr, size_t bytes);
+    /* Called by threads that allocate, free or trim; never by the decay helper. */
     int (*purge)(void *self, void *addr, size_t bytes);
     void (*release)(void *self, void *addr, size_t bytes);
 };

@@ -380,6 +380,8 @@ static bool work(uint64_t *looking)
     atomic_fetch_add_explicit(&fh_pages_main.tick, 1, memory_order_relaxed);
     if (fh_lock_try(&fh_root.heaps_lock)) {
         for (struct fh_heap *heap = fh_root.heaps; heap != NULL; heap = heap->next) {
+            if (heap->own_pages != NULL)
+                continue; /* its purge is a caller's function: not for a thread without libc */
             uint64_t begin = fh_os_now_ns();
             observe_heap(heap, &is_pending);
             *looking += fh_os_now_ns() - begin;
