@@ -492,10 +492,13 @@ void fh_pages_free(struct fh_pages *pages, struct fh_run *run)
         bool is_purged =
             (pages->source->capabilities & FH_SOURCE_PURGE) != 0 &&
             pages->source->purge(pages->source->self, fh_run_address(pages, run), bytes) == 0;
-        if (is_purged)
+        if (is_purged) {
+            if (fh_notice_is_wanted())
+                fh_notice_put(FH_NOTICE_PURGE, fh_run_address(pages, run), bytes, fh_os_gettid());
             atomic_fetch_add_explicit(&pages->purged, bytes, memory_order_relaxed);
-        else
+        } else {
             run->dirty = 1; /* filed as dirty: nobody may take it for zeroes */
+        }
     }
     fh_lock_acquire(&pages->lock);
     free_granules(pages, fh_run_index(pages, run), run->span);
