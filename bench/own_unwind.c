@@ -10,7 +10,7 @@
  */
 #define _GNU_SOURCE 1 /* dlopen's RTLD_LOCAL with execinfo */
 
-#include "base/random.h"
+#include "base/core/random.h"
 #include "os/sys.h"
 #include "stack/stack.h"
 

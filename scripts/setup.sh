@@ -5,16 +5,19 @@
 # another system the tools are looked for and the missing ones named. Exit 1 when something is missing still.
 set -euo pipefail
 
-packages_build="gcc g++ libc6-dev make cmake ninja-build pkg-config libcmocka-dev libdw-dev libjson-c-dev"
+packages_build="gcc g++ libc6-dev make cmake ninja-build pkg-config libcmocka-dev libdw-dev libjson-c-dev
+  libzstd-dev systemtap-sdt-dev valgrind"
+# The page of report/ is built by npm, which may have come with another nodejs package.
+command -v npm >/dev/null || packages_build+=" nodejs npm"
 packages_run="sqlite3"
 packages_test="sqlite3 clang llvm clang-format clang-tidy binutils file valgrind git perl
-  python3 lua5.4 redis-server redis-tools spin procps man-db xz-utils"
+  python3 lua5.4 redis-server redis-tools spin procps man-db xz-utils chromium libtalloc-dev"
 packages_bench="sqlite3 clang perl python3 lua5.4 redis-server redis-tools valgrind libjemalloc2
-  libtcmalloc-minimal4"
+  libtcmalloc-minimal4 libtalloc-dev"
 # Named after a version: wanted where the distribution has just that one.
 packages_of_a_version="libclang-rt-14-dev libpython3.11-testsuite libmimalloc2.0"
 commands_build="cc c++ make cmake ninja pkg-config"
-modules_build="cmocka libdw json-c"
+modules_build="cmocka libdw json-c libzstd"
 
 if [[ ${1:-} == --help ]]; then
     sed -n '2,5s/^# \{0,1\}//p' "$0"

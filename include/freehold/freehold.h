@@ -7,6 +7,7 @@
 #include "freehold/allocator.h"
 #include "freehold/event.h"
 #include "freehold/heap.h"
+#include "freehold/place.h"
 #include "freehold/source.h"
 #include "freehold/stats.h"
 #include "freehold/types.h"

@@ -30,6 +30,7 @@ enum fh_source_capability {
     FH_SOURCE_GUARD = 1 << 2,    /* parts can be made inaccessible */
     FH_SOURCE_FORKABLE = 1 << 3, /* a forked child gets its own copy */
     FH_SOURCE_FIXED = 1 << 4,    /* the range can't be larger than capacity */
+    FH_SOURCE_ALIAS = 1 << 5,    /* two parts of the range can be made to show the same memory */
 };
 
 struct fh_source {
@@ -45,6 +46,9 @@ struct fh_source {
     /* Called by threads that allocate, free or trim; never by the decay helper. */
     int (*purge)(void *self, void *addr, size_t bytes);
     void (*release)(void *self, void *addr, size_t bytes);
+    /* Of FH_SOURCE_ALIAS, else NULL: from now on `addr` shows the memory of `onto`; its own is given
+     * back. purge of an aliased part takes it back to memory of its own, zero. */
+    int (*alias)(void *self, void *addr, const void *onto, size_t bytes);
 };
 
 /* Memory of the operating system: anonymous, private. Thread-safe, never fails to be returned. */

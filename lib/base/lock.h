@@ -12,7 +12,7 @@
 #ifndef FH_BASE_LOCK_H
 #define FH_BASE_LOCK_H
 
-#include "base/macros.h"
+#include "base/core/macros.h"
 
 #include <stdatomic.h>
 

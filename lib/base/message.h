@@ -9,7 +9,7 @@
 #ifndef FH_BASE_MESSAGE_H
 #define FH_BASE_MESSAGE_H
 
-#include "base/macros.h"
+#include "base/core/macros.h"
 
 #include <stdarg.h>
 

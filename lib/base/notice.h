@@ -6,7 +6,7 @@
 #ifndef FH_BASE_NOTICE_H
 #define FH_BASE_NOTICE_H
 
-#include "base/macros.h"
+#include "base/core/macros.h"
 
 #include <stdatomic.h>
 

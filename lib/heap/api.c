@@ -666,9 +666,20 @@ static bool op_resize_in_place(void *self, void *block, size_t old_size, size_t 
     return heap_resize_in_place(self, block, new_size);
 }
 
+/* The alignment that a block may have been asked to have: of a class's blocks what all of them have, of a
+ * large one its address's. */
+static size_t given_alignment(const void *block)
+{
+    const struct fh_run *run = fh_run_quickly(block);
+    size_t step = run != NULL ? run->block_size : (uintptr_t)block;
+    return fh_min(step & (~step + 1), FH_ALIGN_MAX);
+}
+
 static void *op_resize(void *self, void *block, size_t old_size, size_t new_size, size_t align)
 {
     (void)old_size;
+    if (align == 0 && block != NULL)
+        align = given_alignment(block);
     return heap_resize(self, block, new_size, align);
 }
 

@@ -13,7 +13,7 @@
 #ifndef FH_HEAP_CLASSES_H
 #define FH_HEAP_CLASSES_H
 
-#include "base/bits.h"
+#include "base/core/bits.h"
 
 #define FH_CLASS_SMALL_MAX 256u           /* one class each 16 bytes up to here */
 #define FH_CLASS_STEP_MAX  1024u          /* one class each 32 bytes up to here */

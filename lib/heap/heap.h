@@ -22,8 +22,8 @@
 #ifndef FH_HEAP_HEAP_H
 #define FH_HEAP_HEAP_H
 
+#include "base/core/random.h"
 #include "base/lock.h"
-#include "base/random.h"
 #include "freehold/heap.h"
 #include "heap/classes.h"
 #include "pages/pages.h"

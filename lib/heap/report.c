@@ -19,6 +19,7 @@
  * their modules; in a static program, where all is one module, by the names of the interface's
  * functions.
  */
+#include "base/core/misuse.h"
 #include "base/message.h"
 #include "freehold/allocator.h"
 #include "heap/heap.h"
@@ -27,6 +28,7 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <string.h>
 
 #define LIMIT_NS   ((uint64_t)1000000000) /* a report takes milliseconds */
@@ -229,6 +231,23 @@ void fh_report(const char *kind, const void *address, const char *detail)
     atomic_store_explicit(&report.reporter, 0, memory_order_relaxed);
     fh_lock_release(&report.lock);
     errno = saved;
+}
+
+/* What the rooms below the heap find (base/core/misuse.h). */
+void fh_misuse(const char *kind, const void *address, const char *detail)
+{
+    fh_report(kind, address, detail);
+}
+
+void fh_broken(const char *format, ...)
+{
+    char text[256];
+    va_list args;
+    va_start(args, format);
+    fh_vformat(text, sizeof text, format, args);
+    va_end(args);
+    fh_os_init(); /* messages go nowhere before */
+    fh_message("check: %s", text);
 }
 
 /* ---- somebody else's pointers

@@ -17,7 +17,7 @@
  *
  * Follows: System V ABI, chapter 5 (dynamic linking); vdso(7).
  */
-#include "base/macros.h"
+#include "base/core/macros.h"
 #include "os/internal.h"
 #include "os/sys.h"
 #include "os/syscall.h"

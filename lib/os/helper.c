@@ -26,7 +26,7 @@
  */
 #include "os/sys.h"
 
-#include "base/bits.h"
+#include "base/core/bits.h"
 #include "os/syscall.h"
 
 #include <errno.h>

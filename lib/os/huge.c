@@ -25,7 +25,7 @@
  */
 #include "os/mem.h"
 
-#include "base/bits.h"
+#include "base/core/bits.h"
 #include "os/internal.h"
 #include "os/syscall.h"
 

@@ -9,7 +9,7 @@
 #ifndef FH_OS_MEM_H
 #define FH_OS_MEM_H
 
-#include "base/macros.h"
+#include "base/core/macros.h"
 #include "os/sys.h" /* the page size */
 
 /* Address space without memory (PROT_NONE, no reserve). align is a power of two, ≥ page size; hint

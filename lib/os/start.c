@@ -13,7 +13,7 @@
  */
 #include "os/sys.h"
 
-#include "base/bits.h"
+#include "base/core/bits.h"
 #include "base/lock.h"
 #include "base/message.h"
 #include "os/internal.h"

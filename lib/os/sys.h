@@ -5,7 +5,7 @@
 #ifndef FH_OS_SYS_H
 #define FH_OS_SYS_H
 
-#include "base/macros.h"
+#include "base/core/macros.h"
 
 /* Fills base/'s hooks, page size, feature override. Idempotent, called by whatever starts first.
  * `auxv` is found by getauxval. */

@@ -12,7 +12,7 @@
 #ifndef FH_OS_SYSCALL_H
 #define FH_OS_SYSCALL_H
 
-#include "base/macros.h"
+#include "base/core/macros.h"
 
 #include <sys/syscall.h>
 

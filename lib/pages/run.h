@@ -29,8 +29,8 @@
 #ifndef FH_PAGES_RUN_H
 #define FH_PAGES_RUN_H
 
-#include "base/bits.h"
-#include "base/macros.h"
+#include "base/core/bits.h"
+#include "base/core/macros.h"
 
 #include <stdatomic.h>
 

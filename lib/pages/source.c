@@ -7,7 +7,7 @@
  */
 #include "freehold/source.h"
 
-#include "base/bits.h"
+#include "base/core/bits.h"
 #include "os/mem.h"
 #include "os/sys.h"
 

@@ -8,7 +8,7 @@
  */
 #include <stdlib.h>
 
-#include "base/bits.h"
+#include "base/core/bits.h"
 #include "heap/heap.h"
 #include "preload/entry.h"
 

@@ -18,7 +18,7 @@
 #ifndef FH_STACK_CFI_H
 #define FH_STACK_CFI_H
 
-#include "base/macros.h"
+#include "base/core/macros.h"
 
 /* DWARF's numbers of the x86-64 registers; the column of the return address follows them. */
 enum {

@@ -1,7 +1,7 @@
 /* Numbers for stacks: see ids.h for the tree, the list and what may change. */
 #include "stack/ids.h"
 
-#include "base/bits.h"
+#include "base/core/bits.h"
 #include "os/mem.h"
 #include "stack/root.h"
 #include "stack/stack.h"

@@ -21,7 +21,7 @@
 #ifndef FH_STACK_IDS_H
 #define FH_STACK_IDS_H
 
-#include "base/macros.h"
+#include "base/core/macros.h"
 
 #include <stdatomic.h>
 

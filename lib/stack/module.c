@@ -3,7 +3,7 @@
 
 #include "stack/module.h"
 
-#include "base/bits.h"
+#include "base/core/bits.h"
 #include "os/mem.h"
 #include "stack/root.h"
 

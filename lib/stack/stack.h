@@ -22,7 +22,7 @@
 #ifndef FH_STACK_STACK_H
 #define FH_STACK_STACK_H
 
-#include "base/macros.h"
+#include "base/core/macros.h"
 
 /* Addresses [low, high) that belong to one stack. */
 struct fh_stack_region {

@@ -7,7 +7,7 @@
  * the file is not stripped). Nothing is kept. The cost does not matter: the program is about to
  * end, or a person waits.
  */
-#include "base/bits.h"
+#include "base/core/bits.h"
 #include "base/message.h"
 #include "os/sys.h"
 #include "stack/module.h"

@@ -28,7 +28,7 @@
  */
 #include "stack/stack.h"
 
-#include "base/bits.h"
+#include "base/core/bits.h"
 #include "stack/exact.h"
 #include "stack/module.h"
 #include "stack/region.h"

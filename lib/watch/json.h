@@ -5,7 +5,7 @@
 #ifndef FH_WATCH_JSON_H
 #define FH_WATCH_JSON_H
 
-#include "base/macros.h"
+#include "base/core/macros.h"
 
 struct fh_json {
     char *text;

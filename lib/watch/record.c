@@ -22,7 +22,7 @@
  */
 #include "watch/record.h"
 
-#include "base/bits.h"
+#include "base/core/bits.h"
 #include "freehold/stats.h"
 #include "os/sys.h"
 #include "pages/pages.h"

@@ -5,7 +5,7 @@
 #ifndef FH_WATCH_RECORD_H
 #define FH_WATCH_RECORD_H
 
-#include "base/macros.h"
+#include "base/core/macros.h"
 
 /* Notes when and as which process the program began; false when no record is wanted. */
 FH_PUBLIC bool fh_record_start(void);

@@ -88,7 +88,7 @@ includes_of() (
                 return
             if (room !~ /^lib\// && room != "include")
                 return
-            if (name ~ /\// && name !~ /^(sys|linux|asm|arpa|net|netinet)\//)
+            if (name ~ /\// && name !~ /^(sys|linux|asm|arpa|net|netinet|valgrind)\//)
                 refuse("the libraries depend on the C library alone")
             else if (name ~ /^(cmocka|dwarf|libelf|gelf|zstd|lz4|liburing|zlib)\.h$/)
                 refuse("the libraries depend on the C library alone")
@@ -134,7 +134,7 @@ plant lib/heap/syscall.c '<sys/mman.h>'
 plant lib/preload/raw.c '"os/syscall.h"'
 plant lib/watch/library.c '<elfutils/libdwfl.h>'
 plant lib/watch/json.c '  <json-c/json.h>'
-plant include/freehold/leaky.h '"base/macros.h"'
+plant include/freehold/leaky.h '"base/core/macros.h"'
 plant cli/reaches.c '"heap/heap.h"'
 plant tests/system/reaches.c '"os/sys.h"'
 plant bench/reaches.c '"heap/heap.h"'

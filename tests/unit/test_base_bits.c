@@ -1,6 +1,6 @@
 /* base/bits and base/random: rounding at its edges, and numbers that stay below their bound. */
-#include "base/bits.h"
-#include "base/random.h"
+#include "base/core/bits.h"
+#include "base/core/random.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,6 +1,6 @@
 /* os/mem: what the states of address space promise, whichever tier of the kernel carries them out.
  */
-#include "base/bits.h"
+#include "base/core/bits.h"
 #include "os/mem.h"
 #include "os/sys.h"
 

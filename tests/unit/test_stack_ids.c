@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/random.h"
+#include "base/core/random.h"
 
 enum { DEPTH = 12, STACKS = 50000, THREADS = 4 };
 

@@ -34,7 +34,7 @@
 #include <ucontext.h>
 #include <unistd.h>
 
-#include "base/macros.h"
+#include "base/core/macros.h"
 
 /* ThreadSanitizer forbids what some plans do: allocate in a signal handler. */
 #if defined(HAVE_LIBDW) && !defined(__SANITIZE_THREAD__)

@@ -18,8 +18,8 @@
 #include <sys/mman.h>
 #include <ucontext.h>
 
-#include "base/macros.h"
-#include "base/random.h"
+#include "base/core/macros.h"
+#include "base/core/random.h"
 #include "stack/region.h"
 #include "stack/root.h"
 

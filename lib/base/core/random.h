@@ -5,7 +5,7 @@
 #ifndef FH_BASE_RANDOM_H
 #define FH_BASE_RANDOM_H
 
-#include "base/macros.h"
+#include "base/core/macros.h"
 
 struct fh_random {
     uint64_t state; /* never 0 */

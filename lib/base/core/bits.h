@@ -5,7 +5,7 @@
 #ifndef FH_BASE_BITS_H
 #define FH_BASE_BITS_H
 
-#include "base/macros.h"
+#include "base/core/macros.h"
 
 FH_INLINE bool fh_is_pow2(size_t x)
 {
