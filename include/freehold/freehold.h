@@ -6,10 +6,13 @@
 
 #include "freehold/allocator.h"
 #include "freehold/event.h"
+#include "freehold/fit.h"
+#include "freehold/half_fit.h"
 #include "freehold/heap.h"
 #include "freehold/place.h"
 #include "freehold/source.h"
 #include "freehold/stats.h"
+#include "freehold/tlsf.h"
 #include "freehold/types.h"
 
 #endif
