@@ -58,6 +58,7 @@ struct fh_buddy {
     struct fh_buddy_state *state;
     unsigned char *origin; /* of unit 0: aligned, at or before the range */
     unsigned unit_shift;
+    unsigned quick; /* orders whose blocks are freed the short way */
     bool is_poisoning;
     uint64_t *layers[FH_BUDDY_LAYERS];
     size_t alignment; /* of origin: the most a block can be asked to have */
@@ -85,8 +86,8 @@ FH_API void fh_buddy_destroy(struct fh_buddy *buddy);
  * In the shared kind a request can fail for a moment while another thread coalesces just the memory that it
  * needs; it looks again until nothing moves, at most 1000 times. */
 FH_API void *fh_buddy_alloc(struct fh_buddy *buddy, size_t size) FH_MALLOC_LIKE;
-/* Alignments up to that of the range's own address rounded to a sixteenth of its size (the system's memory:
- * 2 MiB) can be had; a larger one is ENOMEM. An alignment larger than the size makes the block that large. */
+/* Alignments up to 1/128 of the range, at least 4096, can be had (of the system's memory: 2 MiB);
+ * a larger one is ENOMEM. An alignment larger than the size makes the block that large. */
 FH_API void *fh_buddy_alloc_with(struct fh_buddy *buddy, size_t size, size_t align,
                                  unsigned flags) FH_MALLOC_LIKE;
 FH_API void fh_buddy_free(struct fh_buddy *buddy, void *block);

@@ -27,10 +27,11 @@
  * 11 too.
  *
  * Layout. Eight orders of 256 units make 510 bits: one cache line, in which nearly every operation on blocks
- * of order 0–7 stays. Order r of it begins at bit 512 − 512/2^r:
+ * of order 0-7 stays. Each of its words holds orders 0-4 of 32 units in 62 bits, order r from bit 64 - 64/2^r on, so
+ * that a table of 32 masks finds a unit's path in it. The pairs of orders 5-7 take the two bits left:
  *
- *     words 0–3            4–5        6        7
- *     order 0 (256 bits)   1 (128)    2 (64)   3 (32) 4 (16) 5 (8) 6 (4) 7 (2) and two bits unused
+ *     bits of a word   0-31      32-47   48-55   56-59   60-61   62-63
+ *     order            0         1       2       3       4       5 in words 0, 2, 4, 6; 6 in 1, 5; 7 in 3
  *
  * Lines of 256 units are layer 0; their 256-fold units, orders 8–15, are cut into lines of layer 1, and so on. For each
  * order a bitmap `avail` has one bit for two lines: there may be a free block of the order in them. A bit too many
@@ -39,7 +40,8 @@
  * The private kind. For orders of which 16 blocks are less than 1/256 of the range, up to 16 freed blocks wait
  * on a stack, still marked as allocated: most allocations and frees touch one stack and one line. When a stack is
  * full its older half is coalesced, and all of them before an allocation fails, a walk, or a measurement (lazy
- * coalescing, Barkley and Lee 1989). A second free finds the block on the stack: 16 numbers, compared at once.
+ * coalescing, Barkley and Lee 1989). Lest a block be there twice, no two blocks on a stack agree in the low eight
+ * bits of their number; a bit for each of the 256 says whether there is one.
  *
  * The shared kind. All is in the words of the lines, and a pair lies in one word, so one compare-and-swap decides
  * between the two ends of a free at order k:
@@ -80,15 +82,15 @@ enum {
     ORDERS = 32,
     LINE_WORDS = 8,
     STACK = 16,      /* blocks that wait: allocs and frees by chance meet an end every tenth time */
+    FILTER = 256,    /* its bits: one free in 32 meets one that is set, and coalesces at once */
     STACKS_MAX = 16, /* orders that have a stack */
     SLOTS = 8,       /* places where threads begin to search */
     LOOKS = 1000,    /* at most, of an allocation that fails while others move */
     GROUP_SHIFT = 1, /* two lines share an avail bit: one each makes 1.61 % at 16 bytes */
 };
 
-#define MAGIC   0x79646475422d4846u /* "FH-Buddy" */
-#define NONE    SIZE_MAX
-#define NOTHING UINT32_MAX /* in an empty place of a stack: no unit has this number */
+#define MAGIC 0x79646475422d4846u /* "FH-Buddy" */
+#define NONE  SIZE_MAX
 
 /* Of threads that begin at the same place; a cache line of its own begins each. */
 struct slot {
@@ -116,13 +118,21 @@ struct fh_buddy_state {
     uint32_t avail_at[ORDERS];
     uint32_t live_at;  /* shared: a bit for each allocated unit */
     uint32_t slots_at; /* shared */
-    uint32_t stack_at; /* private: STACK numbers for each order that has one */
+    uint32_t stack_at; /* private: for each order that has one */
     /* Private, all of it: */
     uint32_t orders;         /* bit k: count[k] is not 0 */
     uint32_t count[ORDERS];  /* free blocks */
     uint32_t cursor[ORDERS]; /* no word of avail before it has a bit */
     uint32_t aligned;        /* blocks with their alignment kept */
-    uint8_t kept[STACKS_MAX];
+};
+
+/* Private: freed blocks of one order, marked as allocated. No two of them have the same bit of the filter, so
+ * that one look tells that a block is not here. */
+struct stack {
+    uint64_t filter[FILTER / 64];
+    uint32_t units[STACK];
+    uint32_t count;
+    uint32_t unused;
 };
 
 /* ---- words ----------------------------------------------------------------------------------- */
@@ -176,13 +186,21 @@ struct spot {
     unsigned bit;
 };
 
+FH_INLINE struct spot spot_in_line(uint64_t *line, unsigned u, unsigned r)
+{
+    unsigned word = u >> 5;
+    if (r < 5)
+        return (struct spot){line + word, 64 - (64u >> r) + ((u & 31) >> r)};
+    unsigned below = (1u << (r - 5)) - 1;
+    return (struct spot){line + ((word & ~(2 * below + 1)) | below), 62 + (u >> r & 1)};
+}
+
 FH_INLINE struct spot spot_of(const struct fh_buddy *buddy, size_t unit, unsigned order)
 {
-    unsigned layer = order >> 3, r = order & 7;
+    unsigned layer = order >> 3;
     size_t in_layer = unit >> (8 * layer);
-    unsigned index = 512 - (512u >> r) + ((unsigned)(in_layer & 255) >> r);
     uint64_t *line = buddy->layers[layer] + (in_layer >> 8) * LINE_WORDS;
-    return (struct spot){line + (index >> 6), index & 63};
+    return spot_in_line(line, (unsigned)(in_layer & 255), order & 7);
 }
 
 FH_INLINE unsigned pair_at(struct spot spot)
@@ -191,18 +209,35 @@ FH_INLINE unsigned pair_at(struct spot spot)
     return (unsigned)(__atomic_load_n(spot.word, __ATOMIC_RELAXED) >> (spot.bit & 62)) & 3;
 }
 
-/* The eight pairs of one line that a unit's path goes through, lowest order first, two bits each. */
-FH_INLINE unsigned path_of(const uint64_t *line, unsigned u)
+/* The pairs of orders 0-4 that the path of unit u goes through in its word. */
+#define FH_PATH(u)                                                                                 \
+    ((uint64_t)3 << ((u)&30) | (uint64_t)3 << (32 + ((u) >> 1 & 14)) |                             \
+     (uint64_t)3 << (48 + ((u) >> 2 & 6)) | (uint64_t)3 << (56 + ((u) >> 3 & 2)) |                 \
+     (uint64_t)3 << 60)
+#define FH_PATHS(u) FH_PATH(u), FH_PATH((u) + 1), FH_PATH((u) + 2), FH_PATH((u) + 3)
+
+static const uint64_t paths[32] = {FH_PATHS(0),  FH_PATHS(4),  FH_PATHS(8),  FH_PATHS(12),
+                                   FH_PATHS(16), FH_PATHS(20), FH_PATHS(24), FH_PATHS(28)};
+
+/* The first pair that is not 00 on a unit's path in one line: its order there, 8 when there is none. */
+struct pair {
+    unsigned r, bits;
+};
+
+FH_INLINE struct pair first_pair(const uint64_t *line, unsigned u)
 {
-#define FH_PAIR(r)                                                                                 \
-    ((unsigned)(__atomic_load_n(&line[(512 - (512u >> (r)) + (u >> (r))) >> 6],                    \
-                                __ATOMIC_RELAXED) >>                                               \
-                    ((512 - (512u >> (r)) + (u >> (r))) & 62) &                                    \
-                3)                                                                                 \
-     << 2 * (r))
-    return FH_PAIR(0) | FH_PAIR(1) | FH_PAIR(2) | FH_PAIR(3) | FH_PAIR(4) | FH_PAIR(5) |
-           FH_PAIR(6) | FH_PAIR(7);
-#undef FH_PAIR
+    unsigned word = u >> 5;
+    /* relaxed: what is read of other threads' blocks is judged by a swap. */
+    uint64_t low = __atomic_load_n(&line[word], __ATOMIC_RELAXED) & paths[u & 31];
+    uint64_t high = __atomic_load_n(&line[word & 6], __ATOMIC_RELAXED) >> 62 |
+                    __atomic_load_n(&line[(word & 4) | 1], __ATOMIC_RELAXED) >> 62 << 2 |
+                    __atomic_load_n(&line[3], __ATOMIC_RELAXED) >> 62 << 4 | 1u << 6;
+    bool is_low = low != 0;
+    uint64_t marks = is_low ? low : high;
+    unsigned bit = (unsigned)__builtin_ctzll(marks), pair = bit >> 1;
+    /* 31 - pair is 16-31 in order 0, 8-15 in order 1, and so on. */
+    unsigned r = is_low ? (unsigned)__builtin_clz(31 - pair) - 27 : 5 + pair;
+    return (struct pair){r, (unsigned)(marks >> (bit & 62)) & 3};
 }
 
 /* Marks of free blocks in a word: those whose pair is not 11. */
@@ -225,18 +260,17 @@ static struct found look_up(const struct fh_buddy *buddy, size_t unit)
 {
     for (unsigned layer = 0; layer <= buddy->state->root >> 3; layer++) {
         size_t in_layer = unit >> (8 * layer);
-        unsigned path = path_of(buddy->layers[layer] + (in_layer >> 8) * LINE_WORDS,
-                                (unsigned)(in_layer & 255));
-        if (path == 0)
+        struct pair pair = first_pair(buddy->layers[layer] + (in_layer >> 8) * LINE_WORDS,
+                                      (unsigned)(in_layer & 255));
+        if (pair.r == 8)
             continue;
-        unsigned r = (unsigned)__builtin_ctz(path) >> 1, pair = path >> 2 * r & 3;
-        unsigned order = 8 * layer + r;
-        if (pair == 3) {
+        unsigned order = 8 * layer + pair.r;
+        if (pair.bits == 3) {
             bool is_inside = (unit & (((size_t)2 << order) - 1)) != 0 ||
                              pair_at(spot_of(buddy, unit, order + 1)) == 3;
             return (struct found){is_inside ? INSIDE : ALLOCATED, order + 1};
         }
-        if (pair >> (unit >> order & 1) & 1)
+        if (pair.bits >> (unit >> order & 1) & 1)
             return (struct found){FREE, order};
         break;
     }
@@ -246,9 +280,7 @@ static struct found look_up(const struct fh_buddy *buddy, size_t unit)
 /* The pair that says that the alignment of a block of order ≥ 2 is kept. */
 FH_INLINE struct spot aligned_spot(const struct fh_buddy *buddy, size_t unit, unsigned order)
 {
-    struct spot spot = spot_of(buddy, unit, order - 2);
-    spot.bit += 2; /* the left grandchild's index is a multiple of four: the same word */
-    return spot;
+    return spot_of(buddy, unit | (size_t)1 << (order - 1), order - 2);
 }
 
 FH_INLINE bool is_aligned_block(const struct fh_buddy *buddy, size_t unit, unsigned order)
@@ -336,18 +368,31 @@ FH_INLINE void give(struct fh_buddy *buddy, size_t unit, unsigned order, bool is
         end_moving(slot, true);
 }
 
-/* Claims a free block of just this order in one line; its index among them, or -1. */
+/* Where the bits of one order lie in a line: in every `step`th word from `first` on. */
+struct places {
+    unsigned first, step;
+    uint64_t bits;
+};
+
+FH_INLINE struct places places_of(unsigned r)
+{
+    if (r < 5)
+        return (struct places){0, 1, (((uint64_t)1 << (32 >> r)) - 1) << (64 - (64u >> r))};
+    return (struct places){(1u << (r - 5)) - 1, 2u << (r - 5), (uint64_t)3 << 62};
+}
+
+/* Claims a free block of just this order in one line: its first unit there, or -1. */
 FH_INLINE int claim_in_line(uint64_t *line, unsigned r, bool is_shared)
 {
-    unsigned begin = 512 - (512u >> r), end = begin + (256u >> r);
-    for (unsigned i = begin >> 6; i < (end + 63) >> 6; i++) {
-        uint64_t within =
-            end - begin >= 64 ? ~(uint64_t)0 : (((uint64_t)1 << (end - begin)) - 1) << (begin & 63);
+    struct places places = places_of(r);
+    for (unsigned i = places.first; i < LINE_WORDS; i += places.step) {
         uint64_t seen = load(&line[i], is_shared), marks;
-        while ((marks = free_marks(seen) & within) != 0) {
+        while ((marks = free_marks(seen) & places.bits) != 0) {
             unsigned bit = (unsigned)__builtin_ctzll(marks);
-            if (swap(&line[i], &seen, seen & ~((uint64_t)1 << bit), is_shared))
-                return (int)(i * 64 + bit - begin);
+            if (!swap(&line[i], &seen, seen & ~((uint64_t)1 << bit), is_shared))
+                continue;
+            return r < 5 ? (int)(32 * i + ((bit - (64 - (64u >> r))) << r))
+                         : (int)(32 * (i - places.first) + ((bit & 1) << r));
         }
     }
     return -1;
@@ -355,13 +400,10 @@ FH_INLINE int claim_in_line(uint64_t *line, unsigned r, bool is_shared)
 
 FH_INLINE bool has_free(const uint64_t *line, unsigned r, bool is_shared)
 {
-    unsigned begin = 512 - (512u >> r), end = begin + (256u >> r);
-    for (unsigned i = begin >> 6; i < (end + 63) >> 6; i++) {
-        uint64_t within =
-            end - begin >= 64 ? ~(uint64_t)0 : (((uint64_t)1 << (end - begin)) - 1) << (begin & 63);
-        if ((free_marks(load(&line[i], is_shared)) & within) != 0)
+    struct places places = places_of(r);
+    for (unsigned i = places.first; i < LINE_WORDS; i += places.step)
+        if ((free_marks(load(&line[i], is_shared)) & places.bits) != 0)
             return true;
-    }
     return false;
 }
 
@@ -380,12 +422,12 @@ FH_INLINE size_t claim(struct fh_buddy *buddy, unsigned order, bool is_shared)
             size_t first = (at * 64 + bit) << GROUP_SHIFT;
             size_t end = fh_min(first + (1u << GROUP_SHIFT), lines);
             for (size_t line = first; line < end; line++) {
-                int index = claim_in_line(buddy->layers[layer] + line * LINE_WORDS, r, is_shared);
-                if (index >= 0) {
+                int u = claim_in_line(buddy->layers[layer] + line * LINE_WORDS, r, is_shared);
+                if (u >= 0) {
                     if (began != at)
                         __atomic_store_n(cursor, (uint32_t)at, __ATOMIC_RELAXED);
                     note_taken(buddy, order, is_shared);
-                    return ((line << 8) + ((size_t)index << r)) << 8 * layer;
+                    return ((line << 8) + (size_t)u) << 8 * layer;
                 }
             }
             (void)clear_bits(&avail[at], (uint64_t)1 << bit, is_shared);
@@ -440,64 +482,82 @@ FH_INLINE bool unmark_allocated(struct fh_buddy *buddy, size_t unit, unsigned or
 
 /* ---- private: stacks ------------------------------------------------------------------------- */
 
-FH_INLINE uint32_t *stack_of(const struct fh_buddy *buddy, unsigned order)
+FH_INLINE struct stack *stack_of(const struct fh_buddy *buddy, unsigned order)
 {
-    return (uint32_t *)(void *)words_at(buddy, buddy->state->stack_at) + (size_t)order * STACK;
+    return (struct stack *)(void *)words_at(buddy, buddy->state->stack_at) + order;
 }
 
-typedef uint32_t four __attribute__((vector_size(16)));
-
-FH_INLINE bool is_on_stack(const uint32_t *stack, size_t unit)
+FH_INLINE unsigned filter_bit(size_t unit, unsigned order)
 {
-    const four *entries = (const four *)(const void *)stack;
-    uint32_t number = (uint32_t)unit;
-    four wanted = {number, number, number, number};
-    four equal = (four)(entries[0] == wanted) | (four)(entries[1] == wanted) |
-                 (four)(entries[2] == wanted) | (four)(entries[3] == wanted);
-    typedef uint64_t two __attribute__((vector_size(16)));
-    two halves = (two)equal;
-    return (halves[0] | halves[1]) != 0;
+    return (unsigned)(unit >> order) % FILTER;
+}
+
+FH_INLINE bool keep(struct fh_buddy *buddy, size_t unit, unsigned order)
+{
+    struct stack *stack = stack_of(buddy, order);
+    unsigned bit = filter_bit(unit, order);
+    uint64_t *word = &stack->filter[bit / 64], mark = (uint64_t)1 << bit % 64;
+    uint32_t count = stack->count;
+    if (FH_UNLIKELY(count == STACK || (*word & mark) != 0))
+        return false;
+    *word |= mark;
+    stack->units[count] = (uint32_t)unit;
+    stack->count = count + 1;
+    return true;
+}
+
+FH_INLINE size_t unkeep_last(struct stack *stack, unsigned order)
+{
+    size_t unit = stack->units[--stack->count];
+    unsigned bit = filter_bit(unit, order);
+    stack->filter[bit / 64] &= ~((uint64_t)1 << bit % 64);
+    return unit;
 }
 
 /* The oldest `count` blocks of a stack are coalesced. */
 static FH_NOINLINE void drain(struct fh_buddy *buddy, unsigned order, unsigned count)
 {
-    uint32_t *stack = stack_of(buddy, order);
-    unsigned kept = buddy->state->kept[order];
+    struct stack *stack = stack_of(buddy, order);
     for (unsigned i = 0; i < count; i++) {
-        (void)unmark_allocated(buddy, stack[i], order, false);
-        give(buddy, stack[i], order, false);
+        unsigned bit = filter_bit(stack->units[i], order);
+        stack->filter[bit / 64] &= ~((uint64_t)1 << bit % 64);
+        (void)unmark_allocated(buddy, stack->units[i], order, false);
+        give(buddy, stack->units[i], order, false);
     }
-    for (unsigned i = 0; i < kept; i++) {
-        stack[i] = i + count < kept ? stack[i + count] : NOTHING;
-    }
-    buddy->state->kept[order] = (uint8_t)(kept - count);
+    stack->count -= count;
+    for (unsigned i = 0; i < stack->count; i++)
+        stack->units[i] = stack->units[i + count];
 }
 
 static void drain_all(struct fh_buddy *buddy)
 {
     for (unsigned order = 0; order < buddy->state->stacks; order++)
-        if (buddy->state->kept[order] > 0)
-            drain(buddy, order, buddy->state->kept[order]);
+        drain(buddy, order, stack_of(buddy, order)->count);
 }
 
-/* Whether this allocated block only waits on a stack. */
-static bool is_kept(const struct fh_buddy *buddy, size_t unit, unsigned order)
+/* The place on its stack of an allocated block that only waits there; -1 when it does not. */
+static int place_on_stack(const struct fh_buddy *buddy, size_t unit, unsigned order)
 {
-    return order < buddy->state->stacks && is_on_stack(stack_of(buddy, order), unit);
+    if (order >= buddy->state->stacks)
+        return -1;
+    const struct stack *stack = stack_of(buddy, order);
+    for (unsigned i = 0; i < stack->count; i++)
+        if (stack->units[i] == unit)
+            return (int)i;
+    return -1;
 }
 
 /* Takes one block off its stack, so that it can be coalesced or claimed. */
 static void unkeep(struct fh_buddy *buddy, size_t unit, unsigned order)
 {
-    if (!is_kept(buddy, unit, order))
+    int place = place_on_stack(buddy, unit, order);
+    if (place < 0)
         return;
-    uint32_t *stack = stack_of(buddy, order);
-    unsigned i = 0, last = --buddy->state->kept[order];
-    while (stack[i] != unit)
-        i++;
-    stack[i] = stack[last];
-    stack[last] = NOTHING;
+    struct stack *stack = stack_of(buddy, order);
+    uint32_t last = stack->units[stack->count - 1];
+    stack->units[stack->count - 1] = (uint32_t)unit;
+    stack->units[place] = last;
+    (void)unkeep_last(stack, order);
     (void)unmark_allocated(buddy, unit, order, false);
     give(buddy, unit, order, false);
 }
@@ -661,6 +721,7 @@ static FH_NOINLINE void *alloc_slow(struct fh_buddy *buddy, size_t size, unsigne
         } else {
             set_bits(spot.word, (uint64_t)3 << spot.bit, false);
             buddy->state->aligned++;
+            buddy->quick = 0;
         }
     }
     return hand_out(buddy, unit, size, flags);
@@ -675,13 +736,11 @@ FH_INLINE unsigned order_for(const struct fh_buddy *buddy, size_t size)
 
 void *fh_buddy_alloc(struct fh_buddy *buddy, size_t size)
 {
-    struct fh_buddy_state *state = buddy->state;
     unsigned order = order_for(buddy, size);
-    if (FH_LIKELY(order < state->stacks && state->kept[order] > 0)) {
-        uint32_t *top = stack_of(buddy, order) + --state->kept[order];
-        size_t unit = *top;
-        *top = NOTHING;
-        return hand_out(buddy, unit, size, 0);
+    if (FH_LIKELY(order < buddy->state->stacks)) {
+        struct stack *stack = stack_of(buddy, order);
+        if (FH_LIKELY(stack->count > 0))
+            return hand_out(buddy, unkeep_last(stack, order), size, 0);
     }
     return alloc_slow(buddy, size, order, false, 0);
 }
@@ -759,12 +818,18 @@ static int order_of_block(const struct fh_buddy *buddy, const void *block, size_
                            *unit % 64 &
                        1) != 0;
         else if (is_live)
-            is_live = !is_kept(buddy, *unit, found.order);
+            is_live = place_on_stack(buddy, *unit, found.order) < 0;
         if (is_live)
             return (int)found.order;
     }
     report(buddy, block);
     return -1;
+}
+
+/* Orders that free_fast serves: none where a free has more to do. */
+static unsigned quick_orders(const struct fh_buddy *buddy)
+{
+    return buddy->is_poisoning || buddy->state->aligned != 0 ? 0 : buddy->state->stacks;
 }
 
 /* The caller holds an allocated block: it becomes free. False when somebody else freed it first. */
@@ -779,8 +844,8 @@ static bool release(struct fh_buddy *buddy, size_t unit, unsigned order)
     if (was_aligned) {
         struct spot spot = aligned_spot(buddy, unit, order);
         (void)clear_bits(spot.word, (uint64_t)3 << spot.bit, is_shared);
-        if (!is_shared)
-            buddy->state->aligned--;
+        if (!is_shared && --buddy->state->aligned == 0)
+            buddy->quick = quick_orders(buddy);
     }
     if (is_shared)
         give(buddy, unit, order, true);
@@ -813,11 +878,10 @@ static FH_NOINLINE void free_slow(struct fh_buddy *buddy, void *block, const siz
         fh_misuse("size-mismatch", block, "freed with a size that the block does not have");
         return;
     }
-    if ((unsigned)order < buddy->state->stacks) {
-        if (buddy->state->kept[order] == STACK)
+    if ((unsigned)order < buddy->state->stacks && !is_aligned_block(buddy, unit, (unsigned)order)) {
+        if (stack_of(buddy, (unsigned)order)->count == STACK)
             drain(buddy, (unsigned)order, STACK / 2);
-        else if (!is_aligned_block(buddy, unit, (unsigned)order)) {
-            stack_of(buddy, (unsigned)order)[buddy->state->kept[order]++] = (uint32_t)unit;
+        if (keep(buddy, unit, (unsigned)order)) {
             if (buddy->is_poisoning)
                 fh_poison(block, size_of(buddy, (unsigned)order));
             return;
@@ -830,31 +894,20 @@ static FH_NOINLINE void free_slow(struct fh_buddy *buddy, void *block, const siz
 /* Private, of an order with a stack that has room, no alignment to forget: nearly always. */
 FH_INLINE bool free_fast(struct fh_buddy *buddy, void *block, int expected_order)
 {
-    struct fh_buddy_state *state = buddy->state;
     size_t unit = unit_of(buddy, block);
-    if (FH_UNLIKELY(unit == NONE || state->stacks == 0 || state->aligned != 0 ||
-                    buddy->is_poisoning))
+    if (FH_UNLIKELY(unit == NONE))
         return false;
-    unsigned path = path_of(buddy->layers[0] + (unit >> 8) * LINE_WORDS, (unsigned)(unit & 255));
-    if (FH_UNLIKELY(path == 0))
-        return false;
-    unsigned r = (unsigned)__builtin_ctz(path) >> 1;
-    unsigned pair = path >> 2 * r & 3;
-    bool is_block = pair == 3;
-    unsigned order = is_block ? r + 1 : 0;
+    struct pair pair =
+        first_pair(buddy->layers[0] + (unit >> 8) * LINE_WORDS, (unsigned)(unit & 255));
+    bool is_block = pair.bits == 3;
+    unsigned order = is_block ? pair.r + 1 : 0;
     /* A block begins at a multiple of its size; a unit is one if its side is not the marked one. */
-    bool is_wrong =
-        is_block ? (unit & (((size_t)1 << order) - 1)) != 0 : (pair >> (unit >> r & 1) & 1) != 0;
-    if (FH_UNLIKELY(is_wrong || order >= state->stacks ||
+    size_t wrong = is_block ? unit & (((size_t)1 << order) - 1)
+                            : (size_t)(pair.bits >> (unit >> pair.r & 1) & 1);
+    if (FH_UNLIKELY((wrong | (pair.r == 8)) != 0 || order >= buddy->quick ||
                     (expected_order >= 0 && order != (unsigned)expected_order)))
         return false;
-    uint32_t *stack = stack_of(buddy, order);
-    unsigned kept = state->kept[order];
-    if (FH_UNLIKELY(kept == STACK || is_on_stack(stack, unit)))
-        return false;
-    stack[kept] = (uint32_t)unit;
-    state->kept[order] = (uint8_t)(kept + 1);
-    return true;
+    return keep(buddy, unit, order);
 }
 
 void fh_buddy_free(struct fh_buddy *buddy, void *block)
@@ -1115,7 +1168,7 @@ static size_t lay_out(struct fh_buddy_state *state, size_t capacity, bool is_sha
     }
     state->slots_at = state->stack_at = (uint32_t)at;
     at += is_shared ? SLOTS * sizeof(struct slot) / sizeof(uint64_t)
-                    : state->stacks * STACK * sizeof(uint32_t) / sizeof(uint64_t);
+                    : state->stacks * sizeof(struct stack) / sizeof(uint64_t);
     for (unsigned order = 0; order <= state->root; order++) {
         state->avail_at[order] = (uint32_t)at;
         at += avail_words(state, order);
@@ -1128,12 +1181,12 @@ static size_t lay_out(struct fh_buddy_state *state, size_t capacity, bool is_sha
 
 #define UNITS_MAX ((size_t)1 << 31)
 
-/* How far apart aligned addresses lie that the origin is one of: a sixteenth of the range costs at most
+/* How far apart aligned addresses lie that the origin is one of: 1/128 of the range costs at most
  * so much metadata for units before it. */
 static size_t origin_align(size_t bytes, size_t unit)
 {
-    size_t sixteenth = (size_t)1 << fh_log2(fh_max(bytes / 16, 1));
-    return fh_min(fh_max(fh_max(sixteenth, 4096), unit), FH_ALIGN_MAX);
+    size_t part = (size_t)1 << fh_log2(fh_max(bytes / 128, 1));
+    return fh_min(fh_max(fh_max(part, 4096), unit), FH_ALIGN_MAX);
 }
 
 static size_t unit_asked(const struct fh_buddy_options *options)
@@ -1167,6 +1220,7 @@ static void bind(struct fh_buddy *buddy, struct fh_buddy_state *state, unsigned 
     buddy->origin = base - state->skip;
     buddy->unit_shift = state->unit_shift;
     buddy->is_poisoning = fh_poison_is_on();
+    buddy->quick = quick_orders(buddy);
     for (unsigned layer = 0; layer <= state->root >> 3; layer++)
         buddy->layers[layer] = words_at(buddy, state->layer_at[layer]);
     uintptr_t origin = (uintptr_t)buddy->origin;
@@ -1183,9 +1237,6 @@ static void begin(struct fh_buddy *buddy)
             for (unsigned order = 0; order <= state->root; order++)
                 slots[i].cursor[order] = (uint32_t)(avail_words(state, order) * i / SLOTS);
     }
-    for (unsigned order = 0; order < state->stacks; order++)
-        for (unsigned i = 0; i < STACK; i++)
-            stack_of(buddy, order)[i] = NOTHING;
     state->units = state->first;
     use_units(buddy, units_within(buddy, buddy->ground.bytes));
 }
@@ -1306,7 +1357,7 @@ void fh_buddy_reset(struct fh_buddy *buddy)
     state->aligned = 0;
     __builtin_memset(state->count, 0, sizeof state->count);
     __builtin_memset(state->cursor, 0, sizeof state->cursor);
-    __builtin_memset(state->kept, 0, sizeof state->kept);
+    buddy->quick = quick_orders(buddy);
     begin(buddy);
 }
 
@@ -1436,23 +1487,29 @@ static size_t bits_set(const uint64_t *words, size_t count)
     return bits;
 }
 
-static int check_stacks(const struct fh_buddy *buddy)
+static int check_stack(const struct fh_buddy *buddy, unsigned order)
 {
+    const struct stack *stack = stack_of(buddy, order);
+    uint64_t filter[FILTER / 64] = {0};
     int broken = 0;
-    for (unsigned order = 0; order < buddy->state->stacks; order++) {
-        const uint32_t *stack = stack_of(buddy, order);
-        for (unsigned i = 0; i < STACK; i++) {
-            bool is_kept_here = i < buddy->state->kept[order];
-            struct found found = {FREE, 0};
-            if (stack[i] >= buddy->state->first && stack[i] < buddy->state->units)
-                found = look_up(buddy, stack[i]);
-            if (is_kept_here ? found.what != ALLOCATED || found.order != order
-                             : stack[i] != NOTHING) {
-                fh_broken("buddy %p: place %u of the stack of order %u holds unit %u",
-                          (const void *)buddy, i, order, stack[i]);
-                broken++;
-            }
+    for (unsigned i = 0; i < fh_min(stack->count, STACK); i++) {
+        size_t unit = stack->units[i];
+        unsigned bit = filter_bit(unit, order);
+        struct found found = {FREE, 0};
+        if (unit >= buddy->state->first && unit < buddy->state->units)
+            found = look_up(buddy, unit);
+        if (found.what != ALLOCATED || found.order != order ||
+            (filter[bit / 64] >> bit % 64 & 1) != 0) {
+            fh_broken("buddy %p: place %u of the stack of order %u holds unit %zu",
+                      (const void *)buddy, i, order, unit);
+            broken++;
         }
+        filter[bit / 64] |= (uint64_t)1 << bit % 64;
+    }
+    if (stack->count > STACK || __builtin_memcmp(filter, stack->filter, sizeof filter) != 0) {
+        fh_broken("buddy %p: the filter of the stack of order %u, which holds %u blocks, is wrong",
+                  (const void *)buddy, order, stack->count);
+        broken++;
     }
     return broken;
 }
@@ -1464,7 +1521,9 @@ int fh_buddy_check(struct fh_buddy *buddy)
         fh_broken("buddy %p: its metadata is overwritten", (const void *)buddy);
         return 1;
     }
-    struct tally tally = {.buddy = buddy, .broken = check_stacks(buddy)};
+    struct tally tally = {.buddy = buddy};
+    for (unsigned order = 0; order < state->stacks; order++)
+        tally.broken += check_stack(buddy, order);
     if (tally.broken != 0 || fh_buddy_walk(buddy, check_block, &tally) != 0)
         return tally.broken;
     size_t bits = 0;
