@@ -76,7 +76,7 @@ struct counting_source {
     struct counts counts;
     unsigned char *base;
     size_t reserved;
-    size_t at_once; /* the most bytes that were committed at a time; for the curious */
+    unsigned char *low, *high; /* of what was ever committed */
 };
 
 static inline void *counting_reserve(void *self, size_t bytes, size_t align)
@@ -114,9 +114,14 @@ static inline int counting_commit(void *self, void *addr, size_t bytes)
     if (counts_refuse(&counting->counts))
         return -ENOMEM;
     int result = system->commit(system->self, addr, bytes);
-    if (result == 0)
-        counting->counts.bytes += bytes;
-    return result;
+    if (result != 0)
+        return result;
+    counting->counts.bytes += bytes;
+    if (counting->low == NULL || (unsigned char *)addr < counting->low)
+        counting->low = addr;
+    if ((unsigned char *)addr + bytes > counting->high)
+        counting->high = (unsigned char *)addr + bytes;
+    return 0;
 }
 
 static inline int counting_purge(void *self, void *addr, size_t bytes)
@@ -135,9 +140,10 @@ static inline void counting_release(void *self, void *addr, size_t bytes)
 
     SUBJECT_CLAIM(addr == counting->base && bytes == counting->reserved,
                   "the reserved range to be released as a whole");
-    fh_unpoison(addr, bytes);
+    /* Whoever gets these addresses next must not find them poisoned; all of a window would be too much. */
+    fh_unpoison(counting->low, (size_t)(counting->high - counting->low));
     system->release(system->self, addr, bytes);
-    counting->base = NULL;
+    counting->base = counting->low = counting->high = NULL;
     counting->reserved = 0;
     counting->counts.bytes = 0;
 }
