@@ -245,7 +245,8 @@ static inline int model_visit(void *context, const struct fh_block *block)
     struct allocator_model *model = walk->model;
     uintptr_t begin = (uintptr_t)block->address;
 
-    if (model->subject.kind->ground != NULL && walk->last != NULL)
+    if (model->subject.kind->range != NULL && model->subject.ground != GROUND_PARENT &&
+        walk->last != NULL)
         MODEL_CLAIM(model,
                     (uintptr_t)walk->last->address + walk->last->usable <= begin &&
                         (uintptr_t)walk->last->address < begin,
@@ -703,15 +704,17 @@ static inline void model_relocate(struct allocator_model *model)
 {
     const struct subject_kind *kind = model->subject.kind;
 
-    if (kind->attach == NULL || kind->ground == NULL || model->subject.ground != GROUND_BUFFER)
+    size_t bytes;
+
+    if (kind->attach == NULL || model->subject.ground != GROUND_BUFFER)
         return;
-    const struct fh_ground *ground = kind->ground(&model->subject);
-    size_t from_arena = (size_t)(ground->base - model->arena), bytes = ground->bytes;
+    unsigned char *base = kind->range(&model->subject, &bytes);
+    size_t from_arena = (size_t)(base - model->arena);
     unsigned char *old = model->arena, *memory = model->other + from_arena;
     MODEL_TELL(model, "/* the range moves to another address */\n");
     fh_unpoison(model->other, subject_arena_bytes());
     memset(model->other, GARBAGE, model->subject.kind->budget + 2 * SUBJECT_GUARD);
-    model_copy_raw(memory, ground->base, bytes);
+    model_copy_raw(memory, base, bytes);
     int error = kind->attach(&model->subject, memory, bytes);
     MODEL_CLAIM(model, error == 0, "the moved range to be attached, got %d", error);
     model->a = model->subject.allocator;

@@ -14,6 +14,9 @@
 #include "base/core/bits.h"
 #include "base/core/poison.h"
 #include "freehold/allocator.h"
+#include "freehold/arena.h"
+#include "freehold/buddy.h"
+#include "freehold/fixed.h"
 #include "freehold/heap.h"
 #include "freehold/place.h"
 #include "freehold/source.h"
@@ -291,10 +294,10 @@ struct subject_kind {
     const char *name;
     /* 0 or a negative errno; fills subject->allocator. */
     int (*open)(struct subject *subject, const struct fh_place_options *place);
-    /* Of relocatable ones: the range lies at `memory` now. */
+    /* Of relocatable ones over a buffer: the part of it that is theirs, and being told that it lies at
+     * `memory` now. */
+    unsigned char *(*range)(const struct subject *subject, size_t *bytes);
     int (*attach)(struct subject *subject, void *memory, size_t bytes);
-    /* Of those with one range. */
-    const struct fh_ground *(*ground)(const struct subject *subject);
     unsigned grounds;     /* ON_* */
     unsigned traits;      /* enum trait */
     size_t budget;        /* bytes of buffer or capacity */
@@ -310,6 +313,9 @@ struct subject {
     struct fh_allocator allocator;
     union {
         struct fh_heap *heap;
+        struct fh_fixed fixed;
+        struct fh_arena arena;
+        struct fh_buddy buddy;
     } as;
     struct fh_source_buffer buffer_source;
     void *quarantined[SUBJECT_QUARANTINED];
@@ -498,12 +504,97 @@ static inline int open_thread_heap(struct subject *subject, const struct fh_plac
     return fh_heap_mine() == NULL ? -errno : open_direct(subject, NULL);
 }
 
+/* ---- fixed and arena --------------------------------------------------------------------------- */
+
+static inline int open_fixed(struct subject *subject, const struct fh_place_options *place)
+{
+    subject->allocator = fh_fixed_allocator(&subject->as.fixed);
+    return fh_fixed_init(&subject->as.fixed, &(struct fh_fixed_options){.place = *place});
+}
+
+static inline unsigned char *range_of_fixed(const struct subject *subject, size_t *bytes)
+{
+    *bytes = subject->as.fixed.bytes + sizeof *subject->as.fixed.state;
+    return (unsigned char *)subject->as.fixed.state;
+}
+
+static inline int attach_fixed(struct subject *subject, void *memory, size_t bytes)
+{
+    return fh_fixed_attach(&subject->as.fixed, memory, bytes);
+}
+
+static inline int open_arena(struct subject *subject, const struct fh_place_options *place)
+{
+    subject->allocator = fh_arena_allocator(&subject->as.arena);
+    return fh_arena_init(&subject->as.arena, &(struct fh_arena_options){.place = *place});
+}
+
+static inline unsigned char *range_of_arena(const struct subject *subject, size_t *bytes)
+{
+    *bytes = subject->as.arena.ground.bytes;
+    return subject->as.arena.ground.base;
+}
+
+static inline int attach_arena(struct subject *subject, void *memory, size_t bytes)
+{
+    return fh_arena_attach(&subject->as.arena, memory, bytes);
+}
+
+/* ---- buddy ------------------------------------------------------------------------------------- */
+
+static inline int open_buddy_with(struct subject *subject, struct fh_buddy_options options)
+{
+    subject->allocator = (struct fh_allocator){0};
+    int error = fh_buddy_init(&subject->as.buddy, &options);
+    if (error == 0)
+        subject->allocator = fh_buddy_allocator(&subject->as.buddy);
+    return error;
+}
+
+static inline int open_buddy(struct subject *subject, const struct fh_place_options *place)
+{
+    return open_buddy_with(subject, (struct fh_buddy_options){.place = *place});
+}
+
+static inline int open_shared_buddy(struct subject *subject, const struct fh_place_options *place)
+{
+    return open_buddy_with(subject, (struct fh_buddy_options){.place = *place, .is_shared = true});
+}
+
+static inline int open_buddy_of_pages(struct subject *subject, const struct fh_place_options *place)
+{
+    return open_buddy_with(subject, (struct fh_buddy_options){.place = *place, .unit = 4096});
+}
+
+static inline unsigned char *whole_range(const struct subject *subject, size_t *bytes)
+{
+    *bytes = subject->bytes;
+    return subject->memory;
+}
+
+static inline int attach_buddy(struct subject *subject, void *memory, size_t bytes)
+{
+    return fh_buddy_attach(&subject->as.buddy, memory, bytes);
+}
+
 /* ---- the table --------------------------------------------------------------------------------- */
 
 /* A heap's smallest unit is a granule of 64 KiB for each class in use, so its budget is large and no
  * request is sure of its place in a limited one. */
 #define HEAP_KIND                                                                                  \
     .budget = SUBJECT_MOST_BUDGET, .largest = (size_t)256 << 10, .largest_align = (size_t)64 << 10
+
+/* Managers of one range that give blocks back: what a sixteenth of the budget lives in has room whatever the
+ * order of calls was (Robson's bound for these sizes is below seven). */
+#define RANGE_KIND                                                                                 \
+    .budget = (size_t)1 << 20, .sure = (size_t)64 << 10, .largest = (size_t)32 << 10,              \
+    .largest_align = 4096
+
+/* Those that only go forward know no blocks, only how far they are. */
+#define BUMP_TRAITS (TRAIT_RANGES | TRAIT_BLIND_INTERIOR | TRAIT_BLIND_SIZE)
+#define BUMP_KIND                                                                                  \
+    .budget = (size_t)2 << 20, .sure = (size_t)1 << 20, .largest = (size_t)64 << 10,               \
+    .largest_align = 4096
 
 #define HEAP_TRAITS (TRAIT_NEVER_ASKS | TRAIT_SLOW_SURVEY)
 
@@ -524,6 +615,16 @@ static const struct subject_kind subject_kinds[] = {
     {"heap-thread", open_thread_heap, .grounds = ON_SOURCE,
      .traits = HEAP_TRAITS | TRAIT_PROCESS | TRAIT_SHARED, .kept_align = FH_ALIGN_DEFAULT,
      HEAP_KIND},
+    {"fixed", open_fixed, range_of_fixed, attach_fixed, .grounds = ON_BUFFER, .traits = BUMP_TRAITS,
+     BUMP_KIND},
+    {"arena", open_arena, range_of_arena, attach_arena, .grounds = ON_ANYTHING,
+     .traits = BUMP_TRAITS, BUMP_KIND},
+    {"buddy", open_buddy, whole_range, attach_buddy, .grounds = ON_ANYTHING, RANGE_KIND},
+    {"buddy-pages", open_buddy_of_pages, whole_range, attach_buddy, .grounds = ON_ANYTHING,
+     .budget = (size_t)4 << 20, .sure = (size_t)256 << 10, .largest = (size_t)64 << 10,
+     .largest_align = 4096},
+    {"buddy-shared", open_shared_buddy, whole_range, attach_buddy, .grounds = ON_ANYTHING,
+     RANGE_KIND},
 };
 
 #define SUBJECT_KINDS (sizeof subject_kinds / sizeof subject_kinds[0])
