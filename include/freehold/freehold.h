@@ -5,9 +5,12 @@
 #define FREEHOLD_FREEHOLD_H
 
 #include "freehold/allocator.h"
+#include "freehold/arena.h"
 #include "freehold/event.h"
+#include "freehold/fixed.h"
 #include "freehold/heap.h"
 #include "freehold/place.h"
+#include "freehold/pool.h"
 #include "freehold/source.h"
 #include "freehold/stats.h"
 #include "freehold/types.h"
