@@ -34,7 +34,7 @@ includes_of() (
             may["lib/preload"] = everything
             may["include"] = ""
             may["tools"] = ""
-            may["cli"] = "tools"
+            may["cli"] = "tools lab"
             may["lab"] = "tools"
             may["check"] = ""
             may["examples"] = ""
@@ -136,12 +136,14 @@ plant lib/watch/library.c '<elfutils/libdwfl.h>'
 plant lib/watch/json.c '  <json-c/json.h>'
 plant include/freehold/leaky.h '"base/core/macros.h"'
 plant cli/reaches.c '"heap/heap.h"'
+plant lab/reaches.c '"place/ground.h"'
 plant tests/system/reaches.c '"os/sys.h"'
 plant bench/reaches.c '"heap/heap.h"'
 plant lib/heap/good.c '"os/sys.h"' ok
 plant lib/heap/own.c '"heap/internal.h"' ok
 plant lib/pages/public.c '"freehold/source.h"' ok
 plant cli/good.c '"tools/json.h"' ok
+plant lab/good.c '"freehold/trace.h"' ok
 plant tests/unit/good.c '"os/internal.h"' ok
 plant bench/own_good.c '"heap/heap.h"' ok
 mkdir -p "$planted/lib/attic"
