@@ -10,7 +10,7 @@ file(RELATIVE_PATH prefix_from_pkgconfig ${CMAKE_INSTALL_FULL_LIBDIR}/pkgconfig 
 string(REGEX REPLACE "/$" "" prefix_from_pkgconfig "${prefix_from_pkgconfig}")
 
 set(installed_libraries)
-foreach(library freehold freehold-malloc)
+foreach(library freehold freehold-malloc freehold-trace)
   if(TARGET ${library})
     list(APPEND installed_libraries ${library} ${library}-static)
     configure_file(cmake/${library}.pc.in ${library}.pc @ONLY)
