@@ -20,6 +20,7 @@
 #include "base/core/fail.h"
 #include "base/core/macros.h"
 #include "freehold/heap.h"
+#include "place/general.h"
 
 #include <pthread.h>
 
@@ -37,29 +38,6 @@ static __thread struct scratch_thread *mine __attribute__((tls_model("initial-ex
 static pthread_key_t end_key;
 static bool has_end_key;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
-
-/* ---- the parent: the general heap, whoever's it is ----------------------------------------------- */
-
-static void *heap_alloc(void *self, size_t size, size_t align, unsigned flags)
-{
-    (void)self, (void)flags;
-    return fh_aligned_alloc(align != 0 ? align : FH_ALIGN_DEFAULT, size);
-}
-
-static void heap_free(void *self, void *block)
-{
-    (void)self;
-    fh_free_any(block);
-}
-
-/* All that an arena asks of its parent. */
-static const struct fh_allocator_ops heap_ops = {
-    .size = sizeof heap_ops,
-    .name = "heap",
-    .capabilities = FH_ALLOCATOR_THREAD_SAFE,
-    .alloc = heap_alloc,
-    .free = heap_free,
-};
 
 /* ---- threads ------------------------------------------------------------------------------------ */
 
@@ -83,10 +61,10 @@ static FH_COLD struct scratch_thread *begin_thread(void)
         fh_aligned_alloc(__alignof__(struct scratch_thread), sizeof *thread);
     if (thread == NULL)
         return NULL;
-    const struct fh_allocator heap = {&heap_ops, NULL};
     for (unsigned i = 0; i < ARENAS; i++)
-        fh_arena_init(&thread->arenas[i], &(struct fh_arena_options){
-                                              .place = FH_PLACE_PARENT(&heap, 0), .chunk = CHUNK});
+        fh_arena_init(&thread->arenas[i],
+                      &(struct fh_arena_options){.place = FH_PLACE_PARENT(&fh_place_general, 0),
+                                                 .chunk = CHUNK});
     pthread_once(&once, make_key);
     /* Without a key the arenas stay for good, which is better than none. */
     if (has_end_key)
