@@ -151,10 +151,10 @@ FH_INLINE bool is_in_table(const struct fh_slab *cache, uintptr_t address)
     size_t i = place_in_table(address, table->capacity);
     for (;; i = (i + 1) & (table->capacity - 1)) {
         uintptr_t entry = __atomic_load_n(&table->entries[i], __ATOMIC_RELAXED);
+        if (entry == 0) /* before the comparison: the first page's address is 0 */
+            return false;
         if (entry == address)
             return true;
-        if (entry == 0)
-            return false;
     }
 }
 
