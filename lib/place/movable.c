@@ -37,6 +37,10 @@
  * their own, what is lost at their end is under an eighth. At the end of a step FREE units are purged, but
  * for two that the next allocations will take.
  *
+ * Where the ground can't take units back (a buffer), a second phase folds the heap: while a FREE unit lies
+ * below one that can be emptied, the highest such is, into the lowest FREE ones, so that what was gained
+ * becomes one piece that large blocks find room in. It ends because addresses only fall.
+ *
  * When it stops. Moving gains Σ(1 − liveness) over the candidates, in whole units: under one unit nothing is
  * left to gain. Blocks that do not pack (longer than the runs of FREE units) could be carried round for
  * ever, so after 32 units moved without a unit gained compaction resigns until a unit's worth of blocks has
@@ -135,6 +139,7 @@ struct state {
     uint32_t scan;       /* where the search for victims goes on */
     uint32_t purge;      /* where purging goes on */
     uint32_t victim;     /* or NO_UNIT */
+    bool is_folding;     /* the victim was chosen for its place: its blocks go below it */
     struct gap gaps[GAPS];
 
     uint64_t live_blocks;
@@ -307,8 +312,10 @@ static void unit_free(struct fh_movable *m, uint32_t u)
     s->free_kept++;
     s->last_free = u;
     s->free_unit = (uint32_t)fh_min(s->free_unit, u);
-    if (s->victim == u)
+    if (s->victim == u) {
         s->victim = NO_UNIT;
+        s->is_folding = false;
+    }
     fh_poison(address_of(m, unit_begin(s, u)), (size_t)1 << s->unit_shift);
 }
 
@@ -449,7 +456,8 @@ static void open_for(struct fh_movable *m, struct gap *gap, uint32_t from, uint3
 }
 
 /* Room for n granules in the gap, or from the gap into FREE units behind it. 0: none. */
-static uint32_t take_from_gap(struct fh_movable *m, struct gap *gap, uint32_t n, size_t align)
+static uint32_t take_from_gap(struct fh_movable *m, struct gap *gap, uint32_t n, size_t align,
+                              bool may_grow)
 {
     struct state *s = state_of(m);
     if (gap->unit == NO_UNIT || gap->begin == gap->end)
@@ -462,7 +470,8 @@ static uint32_t take_from_gap(struct fh_movable *m, struct gap *gap, uint32_t n,
         if (gap->end != unit_end(s, gap->unit))
             return 0;
         size_t last = (end - 1) >> (s->unit_shift - GRANULE_SHIFT);
-        if (last >= committed(m) || first_taken(m, gap->unit + 1, (uint32_t)last) != NO_UNIT)
+        if (last >= s->units || first_taken(m, gap->unit + 1, (uint32_t)last) != NO_UNIT ||
+            !commit_through(m, (uint32_t)last, may_grow))
             return 0;
         uint32_t u = gap->unit, begin = gap->begin;
         write_dead(m, begin, (uint32_t)at - begin);
@@ -477,25 +486,57 @@ static uint32_t take_from_gap(struct fh_movable *m, struct gap *gap, uint32_t n,
     return (uint32_t)at;
 }
 
-/* Room in a run of FREE units; the rest of the last becomes the gap unless the old one is larger. */
-static uint32_t take_run(struct fh_movable *m, struct gap *gap, uint32_t n, size_t align,
-                         bool may_grow)
+/* The lowest FREE unit. */
+static uint32_t lowest_free(const struct fh_movable *m)
 {
     struct state *s = state_of(m);
-    uint32_t u = s->free_unit, shift = s->unit_shift - GRANULE_SHIFT;
-    bool is_lowest = true; /* no FREE unit was passed over */
-    if (n <= unit_granules(s) && align <= GRANULE && s->last_free != NO_UNIT &&
-        units_of(m)[s->last_free].state == UNIT_FREE && !units_of(m)[s->last_free].is_purged)
-        u = s->last_free, is_lowest = false;
+    while (s->free_unit < committed(m) && units_of(m)[s->free_unit].state != UNIT_FREE)
+        s->free_unit++;
+    return s->free_unit;
+}
+
+/* The beginning of the longest run of FREE units. */
+static uint32_t longest_free(const struct fh_movable *m)
+{
+    uint32_t end = committed(m), longest = 0, best = lowest_free(m);
+    for (uint32_t u = best, run = 0; u < end; u++) {
+        run = units_of(m)[u].state == UNIT_FREE ? run + 1 : 0;
+        if (run > longest) {
+            longest = run;
+            best = u + 1 - run;
+        }
+    }
+    return best;
+}
+
+/* Where to look first for room for n granules. Small blocks take the unit that was freed last, whose memory is
+ * warm. What compaction moves is packed into the longest run: blocks of a quarter unit and more would
+ * leave each short run partly empty. */
+static uint32_t run_to_try(const struct fh_movable *m, enum gap_kind kind, uint32_t n, size_t align)
+{
+    const struct state *s = state_of(m);
+    bool is_small = n <= unit_granules(s) / 8 && align <= GRANULE;
+    if (kind == GAP_COMPACT && s->is_folding)
+        return lowest_free(m);
+    if (is_small && s->last_free != NO_UNIT && units_of(m)[s->last_free].state == UNIT_FREE &&
+        !units_of(m)[s->last_free].is_purged)
+        return s->last_free;
+    return kind == GAP_COMPACT && !is_small ? longest_free(m) : lowest_free(m);
+}
+
+/* Room in a run of FREE units from `u` on and below limit; the rest of the last becomes the gap unless the
+ * old one is larger. */
+static uint32_t take_run(struct fh_movable *m, struct gap *gap, uint32_t n, size_t align,
+                         uint32_t u, uint32_t limit, bool may_grow)
+{
+    const struct state *s = state_of(m);
+    uint32_t shift = s->unit_shift - GRANULE_SHIFT;
     for (;; u++) {
         while (u < committed(m) && units_of(m)[u].state != UNIT_FREE)
             u++;
-        if (is_lowest)
-            s->free_unit = u;
-        is_lowest = false;
         size_t at = place_header(m, (size_t)u << shift, align), end = at + n;
         size_t from = at >> shift, last = (end - 1) >> shift;
-        if (last >= s->units)
+        if (last >= limit)
             return 0;
         uint32_t taken = first_taken(m, (uint32_t)from, (uint32_t)last);
         if (taken != NO_UNIT) {
@@ -510,7 +551,6 @@ static uint32_t take_run(struct fh_movable *m, struct gap *gap, uint32_t n, size
             gap_close(m, gap);
         open_for(m, keeps_gap ? NULL : gap, (uint32_t)from, (uint32_t)last, (uint32_t)end);
         write_dead(m, (uint32_t)(from << shift), (uint32_t)(at - (from << shift)));
-        s->last_free = NO_UNIT;
         return (uint32_t)at;
     }
 }
@@ -556,7 +596,7 @@ static uint32_t take_hole(struct fh_movable *m, enum gap_kind kind, uint32_t n, 
         unit->state = UNIT_OPEN;
         s->gaps[kind] = hole;
         write_dead(m, hole.begin, hole.end - hole.begin);
-        return take_from_gap(m, &s->gaps[kind], n, align);
+        return take_from_gap(m, &s->gaps[kind], n, align, false);
     }
     return 0;
 }
@@ -582,16 +622,18 @@ static uint32_t find_room(struct fh_movable *m, enum gap_kind kind, uint32_t n, 
 {
     struct state *s = state_of(m);
     struct gap *gap = &s->gaps[kind];
-    uint32_t at = 0;
+    uint32_t at = 0, end = kind == GAP_COMPACT && s->is_folding ? s->victim : s->units;
     if (!is_large(s, n))
-        at = take_from_gap(m, gap, n, align);
+        at = take_from_gap(m, gap, n, align, false);
     if (at == 0 && kind != GAP_COMPACT)
         at = recycle(m, kind, n, align);
     if (at == 0)
-        at = take_run(m, gap, n, align, false);
+        at = take_run(m, gap, n, align, run_to_try(m, kind, n, align), end, false);
+    if (at == 0 && may_grow && !is_large(s, n))
+        at = take_from_gap(m, gap, n, align, true);
     if (at == 0 && may_grow)
-        at = take_run(m, gap, n, align, true);
-    if (at == 0 && n <= unit_granules(s))
+        at = take_run(m, gap, n, align, lowest_free(m), end, true);
+    if (at == 0 && n <= unit_granules(s) && !s->is_folding)
         at = take_hole(m, kind, n, align, unit_granules(s) - n, true);
     return at;
 }
@@ -1038,7 +1080,7 @@ static size_t gainable(const struct fh_movable *m)
     if (s->is_resigned)
         return 0;
     uint64_t dead = s->sparse_dead;
-    if (s->victim != NO_UNIT)
+    if (s->victim != NO_UNIT && !s->is_folding)
         dead += unit_granules(s) - units_of(m)[s->victim].live;
     return (size_t)(dead / unit_granules(s)) << s->unit_shift;
 }
@@ -1047,6 +1089,31 @@ static bool can_purge(const struct fh_movable *m)
 {
     return m->ground.source != NULL && (m->ground.source->capabilities & FH_SOURCE_PURGE) &&
            state_of(m)->unit_shift == UNIT_SHIFT_MAX;
+}
+
+/* Where empty units can't be given back they are worth most in one piece: the highest unit that can be
+ * emptied into FREE ones below it, or NO_UNIT. */
+static uint32_t highest_to_fold(const struct fh_movable *m)
+{
+    if (can_purge(m))
+        return NO_UNIT;
+    uint32_t lowest = lowest_free(m), u = committed(m);
+    while (u-- > lowest)
+        if (is_candidate(&units_of(m)[u]))
+            return u;
+    return NO_UNIT;
+}
+
+/* Bytes of FREE units that lie below blocks which could be moved into them. */
+static size_t foldable(const struct fh_movable *m)
+{
+    const struct state *s = state_of(m);
+    uint32_t highest = s->is_folding ? s->victim : highest_to_fold(m);
+    size_t bytes = 0;
+    for (uint32_t u = s->free_unit; highest != NO_UNIT && u < highest; u++)
+        if (units_of(m)[u].state == UNIT_FREE)
+            bytes += (size_t)1 << s->unit_shift;
+    return bytes;
 }
 
 static size_t purgeable(const struct fh_movable *m)
@@ -1064,24 +1131,47 @@ static void resign(struct state *s)
     s->moved = 0;
 }
 
-/* The next unit of the lowest sixteenth there is; its end within this step is not certain. */
+static void take_victim(struct fh_movable *m, uint32_t u, bool is_folding)
+{
+    struct state *s = state_of(m);
+    unit_leave(s, &units_of(m)[u]);
+    units_of(m)[u].state = UNIT_VICTIM;
+    s->victim = u;
+    s->is_folding = is_folding;
+}
+
+/* When nothing is to be gained any more: the highest unit. */
+static bool choose_highest(struct fh_movable *m)
+{
+    struct state *s = state_of(m);
+    uint32_t u = highest_to_fold(m);
+    if (u == NO_UNIT)
+        return false;
+    if (s->gaps[GAP_COMPACT].unit != NO_UNIT && s->gaps[GAP_COMPACT].unit > u)
+        gap_close(m, &s->gaps[GAP_COMPACT]);
+    if (units_of(m)[u].state == UNIT_USED)
+        take_victim(m, u, true);
+    return s->victim != NO_UNIT;
+}
+
+/* The next unit of the lowest sixteenth there is; in a very large heap this step may not come to it. */
 static bool choose_victim(struct fh_movable *m)
 {
     struct state *s = state_of(m);
+    if (gainable(m) == 0)
+        return choose_highest(m);
     uint32_t lowest = 0;
     while (lowest < DENSE && s->by_sixteenth[lowest] == 0)
         lowest++;
-    if (lowest == DENSE || gainable(m) == 0)
+    if (lowest == DENSE)
         return false;
     uint32_t end = committed(m);
     for (uint32_t looks = 0; looks < end && looks < LOOK_UNITS; looks++) {
         uint32_t u = s->scan = s->scan + 1 < end ? s->scan + 1 : 0;
-        struct unit *unit = &units_of(m)[u];
+        const struct unit *unit = &units_of(m)[u];
         if (!is_candidate(unit) || unit->live * SIXTEENTHS / unit_granules(s) != lowest)
             continue;
-        unit_leave(s, unit);
-        unit->state = UNIT_VICTIM;
-        s->victim = u;
+        take_victim(m, u, false);
         return true;
     }
     return false;
@@ -1092,6 +1182,7 @@ static void spare_victim(struct fh_movable *m, bool is_skipped)
     struct state *s = state_of(m);
     uint32_t u = s->victim;
     s->victim = NO_UNIT;
+    s->is_folding = false;
     units_of(m)[u].is_skipped = is_skipped;
     unit_settle(m, u);
 }
@@ -1120,15 +1211,17 @@ static void evacuate(struct fh_movable *m, struct step *step)
                 step->is_over = true;
                 return;
             }
+            bool is_folding = s->is_folding;
             if (!move_block(m, h, GAP_COMPACT, n, (size_t)1 << h->align_log2, false)) {
-                spare_victim(m, false);
-                resign(s);
+                spare_victim(m, is_folding);
+                if (!is_folding)
+                    resign(s);
                 return;
             }
             step->moved_bytes += bytes;
             s->done.moved_blocks++;
             s->done.moved_bytes += bytes;
-            s->moved += n;
+            s->moved += is_folding ? 0 : n;
         }
         g += n;
     }
@@ -1182,6 +1275,12 @@ static void forget_skips(struct fh_movable *m, size_t max_bytes, uint64_t max_ns
     s->max_bytes_seen = s->max_ns_seen = 0;
 }
 
+static size_t remaining(const struct fh_movable *m)
+{
+    size_t bytes = gainable(m) + purgeable(m);
+    return bytes != 0 ? bytes : foldable(m);
+}
+
 size_t fh_compact_step(struct fh_movable *m, size_t max_bytes, uint64_t max_ns)
 {
     struct state *s = state_of(m);
@@ -1194,7 +1293,7 @@ size_t fh_compact_step(struct fh_movable *m, size_t max_bytes, uint64_t max_ns)
         s->moved = 0;
     }
     table_trim(m);
-    while (!step.is_over && gainable(m) != 0 && (s->victim != NO_UNIT || choose_victim(m))) {
+    while (!step.is_over && (s->victim != NO_UNIT || choose_victim(m))) {
         evacuate(m, &step);
         if (s->used < s->least_used) {
             s->least_used = s->used;
@@ -1207,14 +1306,12 @@ size_t fh_compact_step(struct fh_movable *m, size_t max_bytes, uint64_t max_ns)
         if (!step_has_time(&step, 0))
             step.is_over = true;
     }
-    if (gainable(m) == 0 && s->victim != NO_UNIT)
-        spare_victim(m, false);
     purge_free(m, &step);
     uint64_t took = fh_os_now_ns() - step.begin_ns;
     s->done.steps++;
     s->done.longest_ns = fh_max(s->done.longest_ns, took);
     FH_PROBE3(movable_step, m, step.moved_bytes, took);
-    return gainable(m) + purgeable(m);
+    return remaining(m);
 }
 
 int fh_movable_compaction(const struct fh_movable *m, struct fh_compaction *out)
@@ -1225,7 +1322,7 @@ int fh_movable_compaction(const struct fh_movable *m, struct fh_compaction *out)
         return fh_error(FH_EINVAL);
     struct fh_compaction done = s->done;
     done.size = size;
-    done.remaining = gainable(m) + purgeable(m);
+    done.remaining = remaining(m);
     done.pinned_bytes = (size_t)s->fixed_granules << GRANULE_SHIFT;
     __builtin_memcpy(out, &done, fh_min(size, sizeof done));
     return 0;

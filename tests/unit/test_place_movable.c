@@ -319,7 +319,7 @@ static void test_ten_thousand_handles_grow_the_table_and_trim_it(void **unused)
 
 /* ---- Compaction ---------------------------------------------------------------------------------- */
 
-enum { MANY = 40000 };
+enum { MANY = 200000 };
 static fh_handle many[MANY];
 
 /* MANY blocks of log-uniform sizes; all but every tenth, at random, are freed. The live bytes. */
@@ -476,7 +476,7 @@ static void test_blocks_that_do_not_pack_are_not_carried_round_for_ever(void **u
     compact(&heap);
     struct fh_compaction done = {.size = sizeof done};
     fh_movable_compaction(&heap, &done);
-    assert_true(done.moved_bytes < 10 * live);
+    assert_true(done.moved_bytes < 4 * live);
     uint64_t moved = done.moved_bytes;
     assert_int_equal(fh_compact_step(&heap, 0, 0), 0);
     fh_movable_compaction(&heap, &done);
@@ -557,7 +557,6 @@ static void test_the_range_can_be_moved(void **unused)
     compact(&moved);
     for (size_t i = 1; i < 100; i += 2)
         expect_kept(&moved, &blocks[i], blocks[i].size);
-    run_random(&moved, 50, 1, 1, 4, 3);
     assert_int_equal(fh_movable_attach(&moved, buffer, sizeof buffer), -EINVAL);
     assert_int_equal(fh_movable_attach(&moved, NULL, 100), -EINVAL);
 }
@@ -657,6 +656,7 @@ static void test_the_exhausted_callback_may_compact(void **unused)
     (void)unused;
     struct fh_movable heap;
     struct fh_movable_options options = {.place = FH_PLACE_BUFFER(buffer, sizeof buffer)};
+    options.handles = 1000; /* a table that grew would lie in the way */
     options.place.exhausted = compact_when_exhausted;
     options.place.exhausted_context = &heap;
     assert_int_equal(fh_movable_init(&heap, &options), 0);
