@@ -4,8 +4,12 @@
  * A sample collects the blocks of a walk, sorts them, and joins them to ranges: a new one begins where
  * more than HEAPMAP_GAP bytes lie between two blocks. The ranges are laid one behind the other (each begins
  * on a cell's boundary) and cut into cells; a cell counts the live and the free bytes in it, and how many
- * bytes it covers at all: the rest is metadata, padding, or not cut into blocks yet. Cells of twice the granule
- * are sums of two neighbours, so a granule can be doubled at any time, also of samples taken long ago.
+ * bytes of it are in use at all: the rest is metadata and padding. Cells of twice the granule are sums of two
+ * neighbours, so a granule can be doubled at any time, also of samples taken long ago.
+ *
+ * A walk does not show what is no block. Metadata and memory that is not in use yet are told apart by
+ * size: the manager says how much metadata it has in all (measure); of the gaps between blocks the largest are
+ * taken for unused as long as what is left is at least that much.
  *
  * The picture is drawn by a small set of calls (a rectangle, a line of text) that both formats offer. PNG is
  * written by libpng, with a palette: shares are rounded to sevenths, so that a map is some ten kilobytes. Its
@@ -24,7 +28,7 @@
 #define STRIP_COLUMNS (HEAPMAP_COLUMNS * 4) /* samples kept; then every other one is dropped */
 #define STRIP_CELLS   1024u                 /* a sample of the strip is coarser than the map */
 #define CELL          6u                    /* pixels */
-#define MARGIN        24u
+#define MARGIN        20u
 #define LINE          22u /* of text */
 #define STRIP_WIDTH   (HEAPMAP_COLUMNS * CELL)
 #define STRIP_HEIGHT  160u
@@ -36,10 +40,10 @@ const struct heapmap_colour heapmap_free = {0xc9, 0xdc, 0xe8};
 const struct heapmap_colour heapmap_other = {0xe8, 0x8b, 0x2e};
 const struct heapmap_colour heapmap_paper = {0xff, 0xff, 0xff};
 static const struct heapmap_colour ink = {0x22, 0x2b, 0x33};
-static const struct heapmap_colour faint = {0xf1, 0xf3, 0xf5};
+const struct heapmap_colour heapmap_unused = {0xf1, 0xf3, 0xf5};
 
 struct cell {
-    uint32_t live, free, covered; /* bytes */
+    uint32_t live, free, used; /* bytes; what is used and neither live nor free is metadata */
 };
 
 struct sample {
@@ -54,7 +58,7 @@ struct heapmap {
     double last;
     size_t granule;
     struct sample now; /* the latest, in the map's granule */
-    size_t live, free, other;
+    size_t live, free, other, unused;
     struct sample strip[STRIP_COLUMNS];
     size_t samples; /* in the strip */
     size_t taken;   /* in all */
@@ -122,8 +126,9 @@ static size_t cells_for(size_t bytes, size_t granule)
     return (bytes + granule - 1) / granule;
 }
 
-/* Adds [offset, offset + bytes), counted from the first cell's beginning, to one counter of each cell. */
-static void spread(struct sample *sample, size_t offset, size_t bytes, size_t counter)
+/* Adds [offset, offset + bytes), counted from the first cell's beginning, to one counter of each cell, or
+ * takes it away. */
+static void spread(struct sample *sample, size_t offset, size_t bytes, size_t counter, bool is_more)
 {
     size_t end = offset + bytes;
     while (offset < end) {
@@ -131,7 +136,8 @@ static void spread(struct sample *sample, size_t offset, size_t bytes, size_t co
         size_t part = (next < end ? next : end) - offset;
         if (at >= sample->count)
             return;
-        *(uint32_t *)(void *)((char *)&sample->cells[at] + counter) += (uint32_t)part;
+        uint32_t *count = (uint32_t *)(void *)((char *)&sample->cells[at] + counter);
+        *count = is_more ? *count + (uint32_t)part : *count - (uint32_t)part;
         offset += part;
     }
 }
@@ -170,6 +176,44 @@ static size_t total_bytes(const struct blocks *blocks, size_t granule)
     return bytes;
 }
 
+/* ---- what is no block --------------------------------------------------------------------------- */
+
+struct gap {
+    size_t offset, bytes;
+};
+
+static int by_bytes_down(const void *a, const void *b)
+{
+    size_t x = ((const struct gap *)a)->bytes, y = ((const struct gap *)b)->bytes;
+    return (x < y) - (x > y);
+}
+
+/* Takes the unused gaps of the one range [base, base + bytes) out of what its cells call used. */
+static int leave_out_unused(struct sample *sample, const struct blocks *blocks, uintptr_t base,
+                            size_t bytes, size_t metadata)
+{
+    struct gap *gaps = malloc((blocks->count + 1) * sizeof *gaps);
+    size_t count = 0, at = 0, left = 0;
+    if (gaps == NULL)
+        return -ENOMEM;
+    for (size_t i = 0; i <= blocks->count; i++) {
+        size_t begin = i < blocks->count ? (uintptr_t)blocks->list[i].address - base : bytes;
+        if (begin > at) {
+            gaps[count++] = (struct gap){at, begin - at};
+            left += begin - at;
+        }
+        if (i < blocks->count && end_of(&blocks->list[i]) - base > at)
+            at = end_of(&blocks->list[i]) - base;
+    }
+    qsort(gaps, count, sizeof *gaps, by_bytes_down);
+    for (size_t i = 0; i < count && left >= metadata && left - metadata >= gaps[i].bytes; i++) {
+        left -= gaps[i].bytes;
+        spread(sample, gaps[i].offset, gaps[i].bytes, offsetof(struct cell, used), false);
+    }
+    free(gaps);
+    return 0;
+}
+
 static int cut(const struct blocks *blocks, const void *base, size_t bytes, size_t granule,
                struct sample *out)
 {
@@ -181,18 +225,19 @@ static int cut(const struct blocks *blocks, const void *base, size_t bytes, size
     if (out->cells == NULL)
         return -ENOMEM;
     if (base != NULL)
-        spread(out, 0, bytes, offsetof(struct cell, covered));
+        spread(out, 0, bytes, offsetof(struct cell, used), true);
     for (size_t i = 0, count; i < blocks->count; i += count) {
         uintptr_t begin = base != NULL ? (uintptr_t)base : (uintptr_t)blocks->list[i].address;
         count = one_range(blocks, i, &end);
         if (base == NULL)
-            spread(out, offset, end - begin, offsetof(struct cell, covered));
+            spread(out, offset, end - begin, offsetof(struct cell, used), true);
         for (size_t b = i; b < i + count; b++) {
             const struct fh_block *block = &blocks->list[b];
             uintptr_t address = (uintptr_t)block->address;
             if (address >= begin)
                 spread(out, offset + (address - begin), block->usable,
-                       block->is_live ? offsetof(struct cell, live) : offsetof(struct cell, free));
+                       block->is_live ? offsetof(struct cell, live) : offsetof(struct cell, free),
+                       true);
         }
         if (base == NULL)
             offset += cells_for(end - begin, granule) * granule;
@@ -207,7 +252,7 @@ static void coarsen(struct sample *sample)
         if (2 * i + 1 < sample->count) {
             sum.live += sample->cells[2 * i + 1].live;
             sum.free += sample->cells[2 * i + 1].free;
-            sum.covered += sample->cells[2 * i + 1].covered;
+            sum.used += sample->cells[2 * i + 1].used;
         }
         sample->cells[i] = sum;
     }
@@ -247,13 +292,17 @@ int heapmap_sample(struct heapmap *map, const struct fh_allocator *a, const void
                    size_t bytes)
 {
     struct blocks blocks = {NULL, 0, 0};
-    struct sample sample;
+    struct sample sample = {NULL, 0, 0};
+    struct fh_measure measure = {.size = sizeof measure};
     int error = fh_allocator_walk(a, collect, &blocks);
     if (error == 0) {
         if (blocks.count > 0)
             qsort(blocks.list, blocks.count, sizeof *blocks.list, by_address);
         error = cut(&blocks, base, bytes, map->granule, &sample);
     }
+    if (error == 0 && base != NULL && fh_allocator_measure(a, &measure) == 0 &&
+        (error = leave_out_unused(&sample, &blocks, (uintptr_t)base, bytes, measure.metadata)) != 0)
+        free(sample.cells);
     free(blocks.list);
     if (error != 0)
         return error;
@@ -263,12 +312,14 @@ int heapmap_sample(struct heapmap *map, const struct fh_allocator *a, const void
     free(map->now.cells);
     map->now = sample;
     map->live = map->free = map->other = 0;
+    map->unused = base != NULL ? bytes : 0;
     for (size_t i = 0; i < sample.count; i++) {
         const struct cell *cell = &sample.cells[i];
         map->live += cell->live;
         map->free += cell->free;
-        if (cell->covered > cell->live + cell->free)
-            map->other += cell->covered - cell->live - cell->free;
+        if (cell->used > cell->live + cell->free)
+            map->other += cell->used - cell->live - cell->free;
+        map->unused -= cell->used < map->unused ? cell->used : map->unused;
     }
     return keep_column(map);
 }
@@ -278,15 +329,15 @@ int heapmap_sample(struct heapmap *map, const struct fh_allocator *a, const void
 /* Of cells that are neither all one thing nor all another the parts are rounded to sevenths. */
 struct tone {
     uint8_t live, other; /* of SHARES - 1; the rest is free */
-    bool is_paper;
+    bool is_unused;
 };
 
 static struct tone tone_of(const struct cell *cell)
 {
-    struct tone tone = {0, 0, cell->covered == 0};
-    if (tone.is_paper)
+    struct tone tone = {0, 0, cell->used == 0};
+    if (tone.is_unused)
         return tone;
-    uint64_t known = (uint64_t)cell->live + cell->free, covered = cell->covered;
+    uint64_t known = (uint64_t)cell->live + cell->free, covered = cell->used;
     if (known > covered)
         covered = known;
     tone.live = (uint8_t)((cell->live * (uint64_t)(SHARES - 1) + covered / 2) / covered);
@@ -304,8 +355,8 @@ static uint8_t mix(unsigned live, unsigned other, uint8_t l, uint8_t o, uint8_t 
 
 static struct heapmap_colour colour_of(struct tone tone)
 {
-    if (tone.is_paper)
-        return faint;
+    if (tone.is_unused)
+        return heapmap_unused;
     return (struct heapmap_colour){
         mix(tone.live, tone.other, heapmap_live.red, heapmap_other.red, heapmap_free.red),
         mix(tone.live, tone.other, heapmap_live.green, heapmap_other.green, heapmap_free.green),
@@ -403,7 +454,7 @@ static struct cell gather(const struct sample *sample, double from, double to)
             break;
         live += part * sample->cells[at].live;
         free_bytes += part * sample->cells[at].free;
-        covered += part * sample->cells[at].covered;
+        covered += part * sample->cells[at].used;
     }
     return (struct cell){(uint32_t)live, (uint32_t)free_bytes, (uint32_t)covered};
 }
@@ -413,7 +464,8 @@ static void draw_strip(const struct heapmap *map, const struct heapmap_layout *l
                        struct canvas *canvas)
 {
     double high = (double)largest_footprint(map), step = 2 * high / STRIP_HEIGHT;
-    canvas->rectangle(canvas, layout->strip_x, layout->strip_y, STRIP_WIDTH, STRIP_HEIGHT, faint);
+    canvas->rectangle(canvas, layout->strip_x, layout->strip_y, STRIP_WIDTH, STRIP_HEIGHT,
+                      heapmap_unused);
     for (size_t i = 0; i < map->samples; i++) {
         unsigned from = (unsigned)(i * STRIP_WIDTH / map->samples),
                  to = (unsigned)((i + 1) * STRIP_WIDTH / map->samples);
@@ -426,7 +478,7 @@ static void draw_strip(const struct heapmap *map, const struct heapmap_layout *l
                 if (!is_same(colour, colour_of(tone_of(&cell))))
                     break;
             }
-            if (!is_same(colour, faint))
+            if (!is_same(colour, heapmap_unused))
                 canvas->rectangle(canvas, layout->strip_x + from,
                                   layout->strip_y + STRIP_HEIGHT - 2 * (band + same), to - from,
                                   2 * same, colour);
@@ -437,38 +489,41 @@ static void draw_strip(const struct heapmap *map, const struct heapmap_layout *l
 static unsigned legend_entry(struct canvas *canvas, unsigned x, unsigned y, const char *name,
                              size_t bytes, size_t whole, struct heapmap_colour colour)
 {
-    char text[64], amount[32];
-    snprintf(text, sizeof text, "%s %s (%.1f%%)", name, bytes_text(amount, sizeof amount, bytes),
+    char text[64];
+    snprintf(text, sizeof text, "%s %.1f%%", name,
              whole > 0 ? 100.0 * (double)bytes / (double)whole : 0.0);
-    canvas->rectangle(canvas, x, y - 11, 12, 12, colour);
+    canvas->rectangle(canvas, x, y - 12, 13, 13, ink);
+    canvas->rectangle(canvas, x + 1, y - 11, 11, 11, colour);
     canvas->text(canvas, x + 18, y, text);
-    return x + 18 + (unsigned)strlen(text) * FONT_ADVANCE + 22;
+    return x + 18 + (unsigned)strlen(text) * FONT_ADVANCE + 20;
 }
 
 static void draw(const struct heapmap *map, struct canvas *canvas)
 {
     struct heapmap_layout layout;
     char text[160], amount[32];
-    size_t whole = map->live + map->free + map->other;
+    size_t whole = map->live + map->free + map->other + map->unused;
 
     heapmap_layout(map, &layout);
     canvas->rectangle(canvas, 0, 0, layout.width, layout.height, heapmap_paper);
     canvas->text(canvas, MARGIN, MARGIN + LINE / 2, map->title);
-    snprintf(text, sizeof text, "at the end: %s, a cell is %zu bytes, addresses go right and down",
+    snprintf(text, sizeof text, "at the end: %s, %zu bytes a cell",
              bytes_text(amount, sizeof amount, whole), map->granule);
     canvas->text(canvas, MARGIN, MARGIN + LINE + LINE / 2 + 4, text);
     draw_map(map, &layout, canvas);
-    snprintf(text, sizeof text, "over time: footprint up to %s",
+    snprintf(text, sizeof text, "over time: %s high",
              bytes_text(amount, sizeof amount, largest_footprint(map)));
     if (map->unit[0] != 0)
-        snprintf(text + strlen(text), sizeof text - strlen(text), ", %.0f %s from left to right",
-                 map->last, map->unit);
+        snprintf(text + strlen(text), sizeof text - strlen(text), ", %.0f %s wide", map->last,
+                 map->unit);
     canvas->text(canvas, MARGIN, layout.strip_y - 8, text);
     draw_strip(map, &layout, canvas);
     unsigned x = layout.legend_x, y = layout.legend_y;
     x = legend_entry(canvas, x, y, "live", map->live, whole, heapmap_live);
     x = legend_entry(canvas, x, y, "free", map->free, whole, heapmap_free);
-    legend_entry(canvas, x, y, "metadata, rest", map->other, whole, heapmap_other);
+    x = legend_entry(canvas, x, y, "metadata", map->other, whole, heapmap_other);
+    if (map->unused > 0)
+        legend_entry(canvas, x, y, "unused", map->unused, whole, heapmap_unused);
 }
 
 /* ---- PNG --------------------------------------------------------------------------------------- */

@@ -12,8 +12,7 @@
  *     heapmap_write(map, "map.png");          // or map.svg
  *     heapmap_destroy(map);
  *
- * A cell's colour mixes what its bytes are: live, free, or neither (metadata, padding, memory that is not cut
- * into blocks yet). Ranges of an allocator that are apart by more than HEAPMAP_GAP are drawn behind one
+ * A cell's colour mixes what its bytes are: live, free, metadata (and padding), or not in use. Ranges of an allocator that are apart by more than HEAPMAP_GAP are drawn behind one
  * another.
  */
 #ifndef FH_TOOLS_HEAPMAP_H
@@ -36,7 +35,8 @@ struct heapmap_colour {
     uint8_t red, green, blue;
 };
 
-extern const struct heapmap_colour heapmap_live, heapmap_free, heapmap_other, heapmap_paper;
+extern const struct heapmap_colour heapmap_live, heapmap_free, heapmap_other, heapmap_unused,
+    heapmap_paper;
 
 struct heapmap;
 
