@@ -1,8 +1,8 @@
 /*
  * Files of figures.
  *
- * They are written under a name of their own in the same folder and renamed when they are whole, so a
- * reader never sees half a file, and a run that fails leaves what was there before. What is no
+ * They are written under a name of their own in the same folder and renamed when they are whole, so
+ * a reader never sees half a file, and a run that fails leaves what was there before. What is no
  * regular file (a terminal, a pipe, /dev/null) can't be replaced and is written to directly.
  */
 #include "output.h"

@@ -18,7 +18,8 @@ struct output {
 /* Finds out now, before the work, whether `path` can be written; path NULL: none is wanted. "-" is
  * standard output. False after a complaint that names the option. */
 bool output_open(struct output *output, const char *option, const char *path);
-/* What was written gets its name. False after a complaint: then an older file of the name is as it was. */
+/* What was written gets its name. False after a complaint: then an older file of the name is as it
+ * was. */
 bool output_finish(struct output *output);
 /* Without a trace. Nothing, when it is finished or was never opened. */
 void output_drop(struct output *output);

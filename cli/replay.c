@@ -2,12 +2,12 @@
  * freehold replay: one recorded trace through many allocators.
  *
  * The order is what makes errors clear: first the command line, with every allocator's name; then
- * the files that will be written; then the trace. It is compiled once (lab/program.h) and replayed in processes of its
- * own for each allocator and round (lab/contest.h), which are this command executed anew; what
- * they found is reported at the end (replay_report.h).
+ * the files that will be written; then the trace. It is compiled once (lab/program.h) and replayed
+ * in processes of its own for each allocator and round (lab/contest.h), which are this command
+ * executed anew; what they found is reported at the end (replay_report.h).
  *
- * A trace that was cut off, as a recording that was killed leaves it, is replayed as far as it goes, with a note. One
- * that is damaged is too, but the command ends with 3.
+ * A trace that was cut off, as a recording that was killed leaves it, is replayed as far as it
+ * goes, with a note. One that is damaged is too, but the command ends with 3.
  */
 #include "cli.h"
 #include "library.h"
@@ -71,8 +71,8 @@ struct request {
     long process; /* NO_PROCESS: choose */
     long rounds;
     bool wants_list, wants_latency, wants_minimum;
-    const char *list;       /* of --allocators; NULL: all */
-    bool is_one_missing;    /* that was asked for by its name */
+    const char *list;    /* of --allocators; NULL: all */
+    bool is_one_missing; /* that was asked for by its name */
     struct lab_contestant *contestants;
     size_t count;
 };
@@ -172,8 +172,9 @@ static bool complain_unknown(const char *name)
     }
     const char *nearest = cli_nearest(name, names, count);
     if (nearest != NULL) {
-        cli_complain("unknown allocator '%s'; did you mean '%s'? (freehold replay --list lists all)",
-                     name, nearest);
+        cli_complain(
+            "unknown allocator '%s'; did you mean '%s'? (freehold replay --list lists all)", name,
+            nearest);
     } else {
         cli_complain("unknown allocator '%s'; freehold replay --list lists what there is", name);
     }

@@ -1,10 +1,10 @@
 /*
  * The report of a replay.
  *
- * Figures and their words (DESIGN.md): requested is what the program asked for, usable what it may write,
- * footprint what the allocator has taken from its source, resident what the kernel has given. A
- * malloc library tells nobody its footprint, so what stands against the live peak is resident memory there,
- * and the table says so.
+ * Figures and their words (DESIGN.md): requested is what the program asked for, usable what it may
+ * write, footprint what the allocator has taken from its source, resident what the kernel has
+ * given. A malloc library tells nobody its footprint, so what stands against the live peak is
+ * resident memory there, and the table says so.
  *
  * Time a call is processor time of the whole process, helper threads and page faults included,
  * less that of the same loop without an allocator; each is a median over the rounds.
@@ -32,8 +32,7 @@ static double internal_fragmentation(const struct lab_look *look)
 
 static double external_fragmentation(const struct lab_look *look)
 {
-    return look->free_bytes == 0 ? 0
-                                 : 1 - (double)look->largest_free / (double)look->free_bytes;
+    return look->free_bytes == 0 ? 0 : 1 - (double)look->largest_free / (double)look->free_bytes;
 }
 
 static bool has_figures(const struct lab_contestant *who)
@@ -100,8 +99,7 @@ void replay_explain(const struct replay_report *report, const struct lab_contest
     }
     if (WIFSIGNALED(failure->wait_status)) {
         snprintf(sentence, size, "died by SIG%s after %s of %s operations",
-                 sigabbrev_np(WTERMSIG(failure->wait_status)),
-                 figure_count(failure->progress).text,
+                 sigabbrev_np(WTERMSIG(failure->wait_status)), figure_count(failure->progress).text,
                  figure_count(report->contest->program->facts.ops).text);
     } else {
         snprintf(sentence, size, "ended by itself, with status %d",
@@ -207,8 +205,7 @@ static void print_row(const struct term *term, const struct replay_report *repor
     fprintf(out, "%-*s", NAME_WIDTH, who->name);
     if (!has_figures(who)) {
         replay_explain(report, who, why, sizeof(why));
-        fprintf(out, "  %s%s%s\n",
-                term_style(term, who->is_missing ? TERM_DIM : TERM_BAD), why,
+        fprintf(out, "  %s%s%s\n", term_style(term, who->is_missing ? TERM_DIM : TERM_BAD), why,
                 term_style(term, TERM_PLAIN));
         return;
     }
@@ -247,7 +244,9 @@ static void print_asides(const struct term *term, const struct lab_contest *cont
 static void print_latencies(const struct term *term, const struct lab_contest *contest)
 {
     FILE *out = term->out;
-    fprintf(out, "\n%sns a call     alloc p50      p99    p99.99    worst*  free p50      p99    p99.99    worst*%s\n",
+    fprintf(out,
+            "\n%sns a call     alloc p50      p99    p99.99    worst*  free p50      p99    p99.99 "
+            "   worst*%s\n",
             term_style(term, TERM_BOLD), term_style(term, TERM_PLAIN));
     for (size_t i = 0; i < contest->count; i++) {
         const struct lab_contestant *who = &contest->contestants[i];
@@ -259,8 +258,9 @@ static void print_latencies(const struct term *term, const struct lab_contest *c
                     f->worst);
         }
     }
-    fprintf(out, "  * each call counts with the least it took in %u replays; the clock's own "
-                 "20 ns or so are in it\n",
+    fprintf(out,
+            "  * each call counts with the least it took in %u replays; the clock's own "
+            "20 ns or so are in it\n",
             contest->rounds);
 }
 

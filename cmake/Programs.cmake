@@ -2,7 +2,8 @@
 #
 #   tests/unit/test_*.c     a cmocka program each, linked with the static library, may include lib/
 #   tests/unit/test_*.cc    the same for freehold.hpp
-#   tests/system/*.c        plain programs for the scripts, nothing of ours linked; lib*.c become shared objects
+#   tests/system/*.c        plain programs for the scripts, nothing of ours linked, but libfreehold-trace to
+#                           trace_*.c; lib*.c become shared objects
 #   tests/system/*.sh       tests, but for lib.sh, which they source; BUILD_DIR, SOURCE_DIR and FREEHOLD_LIB tell
 #                           where things are; exit 77: skipped
 #   bench/own_*.c           programs that measure a room and link the static library; the others are for every
@@ -56,7 +57,11 @@ if(unit_sources AND NOT FREEHOLD_FUZZ AND TARGET freehold-static)
   endif()
   foreach(source ${unit_sources})
     get_filename_component(name ${source} NAME_WE)
-    freehold_program(tests ${source} freehold-static PkgConfig::CMOCKA)
+    set(lab)
+    if(name MATCHES "^test_lab_")
+      set(lab freehold-lab)
+    endif()
+    freehold_program(tests ${source} ${lab} freehold-static PkgConfig::CMOCKA)
     target_include_directories(tests-${name} PRIVATE lib tests tests/unit ${PROJECT_SOURCE_DIR})
     if(TARGET freehold-trace-static)
       target_link_libraries(tests-${name} PRIVATE freehold-trace-static)
@@ -78,7 +83,12 @@ endif()
 if(FREEHOLD_ENTRY_POINTS)
   file(GLOB system_sources CONFIGURE_DEPENDS tests/system/*.c tests/system/*.cc)
   foreach(source ${system_sources})
-    freehold_program(tests ${source})
+    get_filename_component(name ${source} NAME_WE)
+    set(trace)
+    if(name MATCHES "^trace_")
+      set(trace freehold-trace)
+    endif()
+    freehold_program(tests ${source} ${trace})
   endforeach()
   file(GLOB system_scripts CONFIGURE_DEPENDS tests/system/*.sh)
   list(FILTER system_scripts EXCLUDE REGEX "/lib\\.sh$")

@@ -1,6 +1,6 @@
 /*
- * The register of managers. A row is all that a new one needs to take part in replays: its name, a line
- * for the list, and how it is opened over a place.
+ * The register of managers. A row is all that a new one needs to take part in replays: its name, a
+ * line for the list, and how it is opened over a place.
  *
  * The handles are static, since a worker process holds one manager: so the replay's own memory does
  * not move when a manager's handle is large.

@@ -9,15 +9,15 @@
 
 enum lab_manager_trait {
     LAB_CONTIGUOUS = 1 << 0, /* lives in one range: there is a smallest one that serves a trace */
-    LAB_KEEPS_ALL = 1 << 1,  /* free gives nothing back: needs room for all that is ever allocated */
+    LAB_KEEPS_ALL = 1 << 1, /* free gives nothing back: needs room for all that is ever allocated */
 };
 
 struct lab_manager {
     const char *name;
     const char *description; /* one line, for --list */
     unsigned traits;         /* of enum lab_manager_trait */
-    /* 0 and *out, or a negative errno. One manager of a kind is open in a process at a time: the handle
-     * is static. fh_allocator_destroy closes it. */
+    /* 0 and *out, or a negative errno. One manager of a kind is open in a process at a time: the
+     * handle is static. fh_allocator_destroy closes it. */
     int (*open)(const struct fh_place_options *place, struct fh_allocator *out);
 };
 

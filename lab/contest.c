@@ -7,8 +7,8 @@
  * quartiles. Memory is the same in each round and is looked at once, in a pass of its own.
  *
  * A worker is this very program, executed anew with the name that says so, and with the job, the
- * operations and the file of latencies at fixed descriptors. LD_PRELOAD is the library under test and nothing
- * else. An allocator that failed once takes no further part.
+ * operations and the file of latencies at fixed descriptors. LD_PRELOAD is the library under test
+ * and nothing else. An allocator that failed once takes no further part.
  */
 #include "contest.h"
 
@@ -22,9 +22,9 @@
 #include <unistd.h>
 
 enum {
-    /* Room that managers with freeing get, in multiples of the live peak. Robson's bound for requests of
-     * up to n bytes is higher for every policy; recorded programs stay below 2 (Johnstone and
-     * Wilson 1998), and buddy systems may double. */
+    /* Room that managers with freeing get, in multiples of the live peak. Robson's bound for
+     * requests of up to n bytes is higher for every policy; recorded programs stay below 2
+     * (Johnstone and Wilson 1998), and buddy systems may double. */
     ROOM = 8,
     PER_BLOCK = 64, /* of bookkeeping and alignment, generously */
 };
@@ -81,8 +81,7 @@ static int run_worker(const struct lab_task *task, int latencies, struct lab_res
     if (fd < 0 || ftruncate(fd, sizeof(struct lab_job)) != 0) {
         return -errno;
     }
-    struct lab_job *job =
-        mmap(NULL, sizeof(*job), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    struct lab_job *job = mmap(NULL, sizeof(*job), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (job == MAP_FAILED) {
         const int error = errno;
         close(fd);
@@ -281,7 +280,8 @@ int lab_contest_run(struct lab_contest *contest)
         in_the_running += !contest->contestants[i].is_missing;
     }
     const unsigned passes = 1U + contest->wants_latency + contest->wants_minimum;
-    struct progress progress = {0, contest->rounds * (in_the_running + 1) + passes * in_the_running};
+    struct progress progress = {0,
+                                contest->rounds * (in_the_running + 1) + passes * in_the_running};
     int error = 0;
     /* Memory first: who fails here is not timed, and pages of the program are in memory then. */
     for (size_t i = 0; i < contest->count && error == 0; i++) {

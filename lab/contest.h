@@ -9,8 +9,8 @@
 
 enum { LAB_MOST_ROUNDS = 99 };
 
-/* What calls of one kind took, in nanoseconds. Each call counts with the least it took in any round: what
- * interrupts and other programs add is not the allocator's. */
+/* What calls of one kind took, in nanoseconds. Each call counts with the least it took in any
+ * round: what interrupts and other programs add is not the allocator's. */
 struct lab_latencies {
     double p50, p99, p9999, worst;
 };

@@ -1,6 +1,6 @@
 /*
- * What the command and a worker process of a replay share: a few pages of memory, with the task in them when the
- * worker starts and the result when it ends.
+ * What the command and a worker process of a replay share: a few pages of memory, with the task in
+ * them when the worker starts and the result when it ends.
  */
 #ifndef FH_LAB_JOB_H
 #define FH_LAB_JOB_H
@@ -19,7 +19,7 @@ enum lab_pass {
 struct lab_task {
     enum lab_pass pass;
     struct lab_program program; /* its descriptor is LAB_PROGRAM_FD in the worker */
-    char manager[32];       /* of lab/allocators.h; empty: the process's malloc; "none": no allocator */
+    char manager[32]; /* of lab/allocators.h; empty: the process's malloc; "none": no allocator */
     char library[PATH_MAX]; /* that must be this process's malloc; empty: the C library's */
     uint64_t capacity;      /* the most that a manager may take */
 };
@@ -67,8 +67,8 @@ struct lab_result {
     uint64_t peak_resident;
     unsigned sample_count;
     struct lab_sample samples[LAB_MOST_SAMPLES];
-    uint64_t minimum;     /* of LAB_PASS_MINIMUM: bytes; 0: no buffer serves all */
-    double ticks_per_ns;  /* of LAB_PASS_LATENCY */
+    uint64_t minimum;    /* of LAB_PASS_MINIMUM: bytes; 0: no buffer serves all */
+    double ticks_per_ns; /* of LAB_PASS_LATENCY */
 };
 
 struct lab_job {

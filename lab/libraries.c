@@ -1,7 +1,7 @@
 /*
  * Where malloc libraries lie. They are preloaded by their absolute path, so that it is known which
- * file was measured; nothing of them is loaded here. The folders are those of the loader's usual search on
- * Debian, Fedora and their relatives, after LD_LIBRARY_PATH.
+ * file was measured; nothing of them is loaded here. The folders are those of the loader's usual
+ * search on Debian, Fedora and their relatives, after LD_LIBRARY_PATH.
  */
 #include "libraries.h"
 
@@ -30,9 +30,11 @@ const size_t lab_library_count = sizeof(lab_libraries) / sizeof(lab_libraries[0]
 
 static const char *const folders[] = {
 #if defined(__x86_64__)
-    "/usr/local/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu",
+    "/usr/local/lib/x86_64-linux-gnu",
+    "/usr/lib/x86_64-linux-gnu",
 #elif defined(__aarch64__)
-    "/usr/local/lib/aarch64-linux-gnu", "/usr/lib/aarch64-linux-gnu",
+    "/usr/local/lib/aarch64-linux-gnu",
+    "/usr/lib/aarch64-linux-gnu",
 #endif
     "/usr/local/lib",
     "/usr/lib64",
@@ -53,7 +55,8 @@ static bool is_in(const char *folder, size_t folder_len, const char *file, char 
 {
     char candidate[PATH_MAX];
     char canonical[PATH_MAX];
-    const int len = snprintf(candidate, sizeof(candidate), "%.*s/%s", (int)folder_len, folder, file);
+    const int len =
+        snprintf(candidate, sizeof(candidate), "%.*s/%s", (int)folder_len, folder, file);
     if (len < 0 || (size_t)len >= sizeof(candidate) || access(candidate, R_OK) != 0 ||
         realpath(candidate, canonical) == NULL || strlen(canonical) >= size) {
         return false;

@@ -11,7 +11,7 @@ struct lab_library {
     const char *name;
     const char *description; /* one line, for --list */
     const char *package;     /* of Debian, that has it */
-    const char *files[4];    /* the first that is there is taken; none: the C library's own malloc */
+    const char *files[4]; /* the first that is there is taken; none: the C library's own malloc */
 };
 
 extern const struct lab_library lab_libraries[];

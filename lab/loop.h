@@ -1,6 +1,7 @@
 /*
  * The loop of a replay, written once and instantiated for each kind of allocator, so that a replay
- * pays for what it measures: a direct call of malloc, an indirect one of a manager, none of nothing.
+ * pays for what it measures: a direct call of malloc, an indirect one of a manager, none of
+ * nothing.
  *
  * A loop of another style (lab/worker.c says when which is used) does the same calls and also
  *   COUNTED  adds up what is held, for looks at memory
@@ -61,8 +62,8 @@ LAB_INLINE uint64_t lab_ticks(void)
 #endif
 }
 
-/* Writes to the bytes from `from` on as a program does that fills them, at the cost of a byte a page: pages
- * must be there, and lines that hold the block's ends come into the cache. */
+/* Writes to the bytes from `from` on as a program does that fills them, at the cost of a byte a
+ * page: pages must be there, and lines that hold the block's ends come into the cache. */
 LAB_INLINE void lab_touch(unsigned char *block, size_t from, size_t size, size_t page)
 {
     if (size <= from) {

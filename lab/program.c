@@ -4,24 +4,25 @@
  * A trace names blocks by their addresses, and an address is reused as soon as it is free. Looking
  * each of them up while replaying would cost more than the fastest allocators do and would fill the
  * caches with the map. So the map is used once, here: every live block has a slot, a small number
- * that is reused when the block dies, and a replay keeps blocks in an array of as many entries as there were
- * blocks at a time. The last slot that became free is used first: what the program holds
+ * that is reused when the block dies, and a replay keeps blocks in an array of as many entries as
+ * there were blocks at a time. The last slot that became free is used first: what the program holds
  * in its cache is near what the replay does.
  *
  * The map is an open-addressing hash table with linear probing, at most half full, whose entries
- * are (address, slot). Deletion moves later entries back (Knuth, TAOCP vol. 3, 6.4, algorithm R), so there are no
- * tombstones, and a trace of any length needs memory for its live blocks only.
+ * are (address, slot). Deletion moves later entries back (Knuth, TAOCP vol. 3, 6.4, algorithm R),
+ * so there are no tombstones, and a trace of any length needs memory for its live blocks only.
  *
  * What a program can't hold:
  *   - A free of a block that was allocated before recording began has no counterpart: counted,
  *     left out. A resize of one is an allocation of the new size.
- *   - Where events were lost an address can be handed out twice. The first block must have been freed between:
- *     a free is put in (and counted) just before the second allocation. Blocks whose free was lost and
- *     whose address never returns stay live to the end, as a leak would.
+ *   - Where events were lost an address can be handed out twice. The first block must have been
+ *     freed between: a free is put in (and counted) just before the second allocation. Blocks whose
+ *     free was lost and whose address never returns stay live to the end, as a leak would.
  *   - A failed call (address 0) allocated nothing.
  *
  * Operations are written through a buffer to a file without a name, of 16 bytes each, and
- * mapped by those who replay it: a program of hundreds of millions of operations need not fit into memory.
+ * mapped by those who replay it: a program of hundreds of millions of operations need not fit into
+ * memory.
  */
 #include "program.h"
 

@@ -41,16 +41,16 @@ struct lab_program_facts {
     uint64_t peak_live_blocks;       /* live when the bytes were at their peak */
     uint64_t peak_op;                /* the first operation after which that was so */
     uint64_t end_live_bytes, end_live_blocks;
-    uint64_t total_bytes;   /* of all allocations, and of resizes what they added */
-    uint64_t largest;       /* request */
-    uint64_t over_aligned;  /* allocations with an alignment over 16 */
-    uint64_t zeroed;        /* allocations that must read as zero */
-    uint64_t threads;       /* that had operations; numbers modulo 65,536 */
-    uint64_t remote_frees;  /* by another thread than the one that allocated */
-    uint64_t unknown_frees; /* of blocks whose allocation is not in the trace: left out */
+    uint64_t total_bytes;     /* of all allocations, and of resizes what they added */
+    uint64_t largest;         /* request */
+    uint64_t over_aligned;    /* allocations with an alignment over 16 */
+    uint64_t zeroed;          /* allocations that must read as zero */
+    uint64_t threads;         /* that had operations; numbers modulo 65,536 */
+    uint64_t remote_frees;    /* by another thread than the one that allocated */
+    uint64_t unknown_frees;   /* of blocks whose allocation is not in the trace: left out */
     uint64_t unknown_resizes; /* the same: replayed as allocations */
-    uint64_t implied_frees; /* put in: the address was handed out again, so its free is missing */
-    uint64_t lost;          /* events that the recorder dropped */
+    uint64_t implied_frees;   /* put in: the address was handed out again, so its free is missing */
+    uint64_t lost;            /* events that the recorder dropped */
 };
 
 struct lab_program {
@@ -72,8 +72,8 @@ int lab_compiler_finish(struct lab_compiler *compiler, struct lab_program *progr
 void lab_compiler_drop(struct lab_compiler *compiler);
 
 /* All of process `index` of a trace. 0; -EBADMSG: the trace is damaged, the program holds what
- * comes before; or another negative errno and no program. `tick` (may be NULL) is called now and then with
- * the events read so far. */
+ * comes before; or another negative errno and no program. `tick` (may be NULL) is called now and
+ * then with the events read so far. */
 int lab_compile(struct fh_trace *trace, unsigned index, struct lab_program *program,
                 void (*tick)(void *context, uint64_t events), void *context);
 

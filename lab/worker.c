@@ -2,24 +2,24 @@
  * A worker: one allocator, one pass over the program, one process.
  *
  * The command executes itself anew for each pass, so that what one allocator leaves behind (free
- * lists, mapped pages, a fragmented address space) is not what the next begins with, a malloc library can be
- * preloaded, and a crash is the allocator's alone. The job comes and goes in a page of shared memory:
- * a worker that dies has said how far it came.
+ * lists, mapped pages, a fragmented address space) is not what the next begins with, a malloc
+ * library can be preloaded, and a crash is the allocator's alone. The job comes and goes in a page
+ * of shared memory: a worker that dies has said how far it came.
  *
  * Passes:
- *   time     nothing but the operations between two looks at the clocks. The program is mapped and its pages
- *            are present before, as is the array of slots: page faults that are counted are
- *            the allocator's.
- *   memory   stops after the operation at which the program's live bytes peak, and at the end, and looks: the
- *            manager's own measure, a walk over its free blocks, malloc_usable_size of
- *            every live block, the process's proportional set size. Footprint and resident memory are sampled in
- *            between; peaks between samples come from the manager (peak_footprint) and the kernel (VmHWM, set
- *            back before the first operation). All memory figures are differences to the moment before the allocator was
- *            opened.
- *   latency  the clock is read around every call; a shared file keeps the least each call took over all
- *            passes, which filters out interrupts and other programs.
- *   minimum  the manager over a buffer, whose size is searched by bisection between the peak of the live
- *            bytes, which no manager can undercut, and the first doubling that is enough. A
+ *   time     nothing but the operations between two looks at the clocks. The program is mapped and
+ *            its pages are present before, as is the array of slots: page faults that are counted
+ *            are the allocator's.
+ *   memory   stops after the operation at which the program's live bytes peak, and at the end, and
+ *            looks: the manager's own measure, a walk over its free blocks, malloc_usable_size of
+ *            every live block, the process's proportional set size. Footprint and resident memory
+ *            are sampled in between; peaks between samples come from the manager (peak_footprint)
+ *            and the kernel (VmHWM, set back before the first operation). All memory figures are
+ *            differences to the moment before the allocator was opened.
+ *   latency  the clock is read around every call; a shared file keeps the least each call took over
+ *            all passes, which filters out interrupts and other programs.
+ *   minimum  the manager over a buffer, whose size is searched by bisection between the peak of the
+ *            live bytes, which no manager can undercut, and the first doubling that is enough. A
  *            larger buffer may in theory refuse what a smaller one served; the answer is a
  *            size that does serve, next to one that doesn't.
  *
@@ -280,8 +280,8 @@ static uint64_t usable_of_slots(const struct worker *worker)
 
 static void note_peak(struct lab_result *result, const struct fh_measure *measure)
 {
-    const uint64_t peak = measure->peak_footprint > measure->footprint ? measure->peak_footprint
-                                                                       : measure->footprint;
+    const uint64_t peak =
+        measure->peak_footprint > measure->footprint ? measure->peak_footprint : measure->footprint;
     result->peak_footprint = peak > result->peak_footprint ? peak : result->peak_footprint;
 }
 
@@ -348,15 +348,18 @@ static void pass_memory(struct worker *worker)
     loop_function *loop = loop_of(worker, LAB_COUNTED);
     uint64_t done = 0;
     for (uint64_t i = 1; i <= LAB_MOST_SAMPLES; i++) {
-        const uint64_t next = i == LAB_MOST_SAMPLES ? facts->ops : facts->ops / LAB_MOST_SAMPLES * i;
+        const uint64_t next =
+            i == LAB_MOST_SAMPLES ? facts->ops : facts->ops / LAB_MOST_SAMPLES * i;
         if (done <= facts->peak_op && facts->peak_op < next) {
             run(worker, loop, done, facts->peak_op + 1);
             look(worker, &result->at_peak);
             done = facts->peak_op + 1;
         }
         run(worker, loop, done, next);
-        done = next;
-        take_sample(worker, done);
+        if (next > done || i == LAB_MOST_SAMPLES) {
+            take_sample(worker, next);
+        }
+        done = next > done ? next : done;
     }
     result->peak_resident = above(high_water(), worker->high_water_before);
     look(worker, &result->at_end);
@@ -371,8 +374,8 @@ static void pass_latency(struct worker *worker)
     const uint64_t ops = worker->job->task.program.facts.ops;
     loop_function *loop = loop_of(worker, LAB_TIMED);
     const size_t bytes = ops * sizeof(uint32_t);
-    uint32_t *latencies = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE,
-                               LAB_LATENCY_FD, 0);
+    uint32_t *latencies =
+        mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, LAB_LATENCY_FD, 0);
     if (latencies == MAP_FAILED) {
         result->state = LAB_NO_MEMORY;
         return;
