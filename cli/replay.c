@@ -18,6 +18,7 @@
 
 #include "lab/contest.h"
 #include "lab/libraries.h"
+#include "tools/page.h"
 
 #include "freehold/trace.h"
 
@@ -36,6 +37,7 @@ enum {
     OPTION_LATENCY,
     OPTION_MINIMUM,
     OPTION_JSON,
+    OPTION_HTML,
     OPTION_LIST,
 };
 
@@ -52,6 +54,8 @@ static const struct cli_option options[] = {
      "search the least memory in which each allocator that lives in one\nrange serves the trace",
      OPTION_MINIMUM},
     {"json", "FILE", "write all figures to FILE (- for standard output)", OPTION_JSON},
+    {"html", "FILE", "write a page for a browser to FILE: tables and charts, in one file",
+     OPTION_HTML},
     {"list", NULL, "list the allocators, and end", OPTION_LIST},
 };
 enum { OPTIONS = sizeof(options) / sizeof(options[0]) };
@@ -68,6 +72,7 @@ static const char own_malloc[] = "freehold";
 struct request {
     const char *file;
     const char *json_file;
+    const char *html_file;
     long process; /* NO_PROCESS: choose */
     long rounds;
     bool wants_list, wants_latency, wants_minimum;
@@ -301,6 +306,9 @@ static bool take_option(struct request *request, int id, const char *value)
     case OPTION_JSON:
         request->json_file = value;
         return true;
+    case OPTION_HTML:
+        request->html_file = value;
+        return true;
     default:
         request->wants_list = true;
         return true;
@@ -429,17 +437,53 @@ static const struct fh_trace_process *choose_process(const struct request *reque
 
 /* ---- The report ---- */
 
-static bool write_json(struct output *output, const struct replay_report *report)
+/* Files that the figures go to. */
+struct outputs {
+    struct output json, html;
+};
+
+static bool open_outputs(struct outputs *outputs, const struct request *request)
+{
+    char page[PATH_MAX];
+    *outputs = (struct outputs){0};
+    if (!output_open(&outputs->json, "json", request->json_file)) {
+        return false;
+    }
+    if (request->html_file != NULL && !page_find(page, sizeof(page))) {
+        cli_complain("--html: this build of Freehold has no page: %s", page);
+        return false;
+    }
+    return output_open(&outputs->html, "html", request->html_file);
+}
+
+static void drop_outputs(struct outputs *outputs)
+{
+    output_drop(&outputs->json);
+    output_drop(&outputs->html);
+}
+
+static bool write_json(struct output *output, struct json_object *root)
 {
     if (output->stream == NULL) {
         return true;
     }
-    struct json_object *root = replay_json(report);
-    const char *text = json_object_to_json_string_ext(root, JSON_C_TO_STRING_PRETTY |
-                                                                JSON_C_TO_STRING_NOSLASHESCAPE);
-    fputs(text, output->stream);
+    fputs(json_object_to_json_string_ext(root,
+                                         JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_NOSLASHESCAPE),
+          output->stream);
     fputc('\n', output->stream);
-    json_object_put(root);
+    return output_finish(output);
+}
+
+static bool write_html(struct output *output, struct json_object *root)
+{
+    if (output->stream == NULL) {
+        return true;
+    }
+    const int error = page_write(output->stream, "replay", root);
+    if (error != 0) {
+        cli_complain("--html: the page can't be written: %s", strerror(-error));
+        return false;
+    }
     return output_finish(output);
 }
 
@@ -461,16 +505,19 @@ static int status_of(const struct request *request, const struct replay_report *
 }
 
 static int report_all(const struct request *request, const struct replay_report *report,
-                      struct output *json)
+                      struct outputs *outputs)
 {
     struct term term;
-    const bool is_json_on_stdout = json->stream == stdout;
-    term_open(&term, is_json_on_stdout ? stderr : stdout);
+    const bool is_stdout_taken = outputs->json.stream == stdout || outputs->html.stream == stdout;
+    term_open(&term, is_stdout_taken ? stderr : stdout);
     replay_print(&term, report);
     if (report->damage != NULL) {
         cli_complain("%s", report->damage);
     }
-    if (!write_json(json, report)) {
+    struct json_object *root = replay_json(report);
+    const bool is_written = write_json(&outputs->json, root) && write_html(&outputs->html, root);
+    json_object_put(root);
+    if (!is_written) {
         return CLI_USAGE;
     }
     return cli_finish_output(status_of(request, report), CLI_USAGE);
@@ -479,7 +526,7 @@ static int report_all(const struct request *request, const struct replay_report 
 /* ---- The whole ---- */
 
 static int contest_and_report(const struct request *request, struct replay_report *report,
-                              const struct lab_program *program, struct output *json)
+                              const struct lab_program *program, struct outputs *outputs)
 {
     struct progress progress = {0};
     struct lab_contest contest = {
@@ -501,10 +548,10 @@ static int contest_and_report(const struct request *request, struct replay_repor
         return CLI_LACKING;
     }
     report->contest = &contest;
-    return report_all(request, report, json);
+    return report_all(request, report, outputs);
 }
 
-static int replay(const struct request *request, struct fh_trace *trace, struct output *json)
+static int replay(const struct request *request, struct fh_trace *trace, struct outputs *outputs)
 {
     struct replay_report report = {.file = request->file, .trace = fh_trace_info(trace)};
     struct progress progress = {0};
@@ -526,7 +573,7 @@ static int replay(const struct request *request, struct fh_trace *trace, struct 
     }
     int status = CLI_FINDINGS;
     if (program.facts.ops > 0) {
-        status = contest_and_report(request, &report, &program, json);
+        status = contest_and_report(request, &report, &program, outputs);
     } else if (report.damage != NULL) {
         cli_complain("%s", damage);
         status = CLI_DAMAGED;
@@ -545,7 +592,7 @@ int cli_replay(int argc, char **argv)
     struct request request = {
         .process = NO_PROCESS, .rounds = DEFAULT_ROUNDS, .contestants = contestants};
     struct fh_trace_problem problem;
-    struct output json;
+    struct outputs outputs;
     int status = read_request(&request, argc, argv);
     if (status >= 0) {
         return status;
@@ -556,10 +603,10 @@ int cli_replay(int argc, char **argv)
         return problem.exit_status;
     }
     status = CLI_USAGE;
-    if (output_open(&json, "json", request.json_file)) {
-        status = replay(&request, trace, &json);
-        output_drop(&json);
+    if (open_outputs(&outputs, &request)) {
+        status = replay(&request, trace, &outputs);
     }
+    drop_outputs(&outputs);
     fh_trace_close(trace);
     return status;
 }

@@ -388,6 +388,14 @@ static void pass_latency(struct worker *worker)
     result->ticks_per_ns = taken / (double)(clock_ns(CLOCK_MONOTONIC) - wall);
 }
 
+/* Memory that is there when it is touched. */
+static void *map_room(size_t bytes)
+{
+    void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return memory == MAP_FAILED ? NULL : memory;
+}
+
 /* Whether a manager over `bytes` at `memory` serves the whole program. */
 static bool serves_all(struct worker *worker, const struct lab_manager *manager, void *memory,
                        size_t bytes)
@@ -414,9 +422,8 @@ static void pass_minimum(struct worker *worker)
     const struct lab_task *task = &worker->job->task;
     const struct lab_manager *manager = lab_manager_named(task->manager);
     const size_t most = task->capacity;
-    unsigned char *memory = mmap(NULL, most, PROT_READ | PROT_WRITE,
-                                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (memory == MAP_FAILED) {
+    void *memory = map_room(most);
+    if (memory == NULL) {
         result->state = LAB_NO_MEMORY;
         return;
     }
@@ -478,16 +485,28 @@ static bool map_program(struct worker *worker)
     return worker->replay.ops != MAP_FAILED;
 }
 
+static int open_in_its_place(const struct lab_manager *manager, size_t room,
+                             struct fh_allocator *out)
+{
+    struct fh_place_options place = FH_PLACE_SOURCE(fh_source_system(), room);
+    if ((manager->traits & LAB_IN_BUFFER) != 0) {
+        void *memory = map_room(room);
+        if (memory == NULL) {
+            return -ENOMEM;
+        }
+        place = FH_PLACE_BUFFER(memory, room);
+    }
+    return manager->open(&place, out);
+}
+
 static bool open_manager(struct worker *worker)
 {
     const struct lab_task *task = &worker->job->task;
     const struct lab_manager *manager = lab_manager_named(task->manager);
-    const struct fh_place_options place = {.source = fh_source_system(),
-                                           .capacity = task->capacity};
     if (manager == NULL) {
         return true;
     }
-    const int error = manager->open(&place, &worker->manager);
+    const int error = open_in_its_place(manager, task->capacity, &worker->manager);
     if (error != 0) {
         worker->job->result.state = LAB_NOT_OPENED;
         worker->job->result.error = -error;

@@ -195,7 +195,7 @@ int trace_file_process(struct trace_file *file, const struct trace_process_start
 {
     struct trace_buffer payload = {0};
     trace_buffer_varint(&payload, (uint64_t)start->pid);
-    trace_buffer_varint(&payload, (uint64_t)(start->parent + 1));
+    trace_buffer_varint(&payload, (uint64_t)start->parent + 1);
     trace_buffer_varint(&payload, start->origin);
     trace_buffer_text(&payload, start->program, strlen(start->program));
     return chunk_of(file,

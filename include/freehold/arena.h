@@ -141,9 +141,9 @@ fh_arena_alloc_array(struct fh_arena *arena, size_t count, size_t size, size_t a
 }
 
 /* A T, or an array of them, aligned as T wants it; the content is whatever was there. */
-#define fh_arena_new(arena, T) ((T *)fh_arena_alloc_aligned((arena), sizeof(T), _Alignof(T)))
+#define fh_arena_new(arena, T) ((T *)fh_arena_alloc_aligned((arena), sizeof(T), __alignof__(T)))
 #define fh_arena_new_array(arena, T, count)                                                        \
-    ((T *)fh_arena_alloc_array((arena), (count), sizeof(T), _Alignof(T)))
+    ((T *)fh_arena_alloc_array((arena), (count), sizeof(T), __alignof__(T)))
 
 /* A copy of `size` bytes. */
 static inline __attribute__((warn_unused_result)) void *fh_arena_dup(struct fh_arena *arena,

@@ -58,8 +58,10 @@ struct fh_buddy {
     struct fh_buddy_state *state;
     unsigned char *origin; /* of unit 0: aligned, at or before the range */
     unsigned unit_shift;
+    unsigned stack_orders;
     unsigned quick; /* orders whose blocks are freed the short way */
     bool is_poisoning;
+    void *stacks;
     uint64_t *layers[FH_BUDDY_LAYERS];
     size_t alignment; /* of origin: the most a block can be asked to have */
 };

@@ -37,11 +37,11 @@
  * order a bitmap `avail` has one bit for two lines: there may be a free block of the order in them. A bit too many
  * is found and cleared by the next search, a bit too few never lasts.
  *
- * The private kind. For orders of which 16 blocks are less than 1/256 of the range, up to 16 freed blocks wait
+ * The private kind. For orders of which 46 blocks are less than 1/128 of the range, up to 46 freed blocks wait
  * on a stack, still marked as allocated: most allocations and frees touch one stack and one line. When a stack is
  * full its older half is coalesced, and all of them before an allocation fails, a walk, or a measurement (lazy
- * coalescing, Barkley and Lee 1989). Lest a block be there twice, no two blocks on a stack agree in the low eight
- * bits of their number; a bit for each of the 256 says whether there is one.
+ * coalescing, Barkley and Lee 1989). Lest a block be there twice, no two blocks on a stack agree in the low nine
+ * bits of their number; a bit for each of the 512 says whether there is one.
  *
  * The shared kind. All is in the words of the lines, and a pair lies in one word, so one compare-and-swap decides
  * between the two ends of a free at order k:
@@ -81,8 +81,8 @@
 enum {
     ORDERS = 32,
     LINE_WORDS = 8,
-    STACK = 16,      /* blocks that wait: allocs and frees by chance meet an end every tenth time */
-    FILTER = 256,    /* its bits: one free in 32 meets one that is set, and coalesces at once */
+    STACK = 46,   /* blocks that wait: as many as make four cache lines with what belongs to them */
+    FILTER = 512, /* its bits: one free in 32 meets one that is set, and coalesces at once */
     STACKS_MAX = 16, /* orders that have a stack */
     SLOTS = 8,       /* places where threads begin to search */
     LOOKS = 1000,    /* at most, of an allocation that fails while others move */
@@ -129,10 +129,9 @@ struct fh_buddy_state {
 /* Private: freed blocks of one order, marked as allocated. No two of them have the same bit of the filter, so
  * that one look tells that a block is not here. */
 struct stack {
+    uint32_t count, unused;
     uint64_t filter[FILTER / 64];
     uint32_t units[STACK];
-    uint32_t count;
-    uint32_t unused;
 };
 
 /* ---- words ----------------------------------------------------------------------------------- */
@@ -232,11 +231,12 @@ FH_INLINE struct pair first_pair(const uint64_t *line, unsigned u)
     uint64_t high = __atomic_load_n(&line[word & 6], __ATOMIC_RELAXED) >> 62 |
                     __atomic_load_n(&line[(word & 4) | 1], __ATOMIC_RELAXED) >> 62 << 2 |
                     __atomic_load_n(&line[3], __ATOMIC_RELAXED) >> 62 << 4 | 1u << 6;
-    bool is_low = low != 0;
-    uint64_t marks = is_low ? low : high;
+    /* Which of the two it is can't be foretold: chosen without a branch. */
+    uint64_t is_low = (uint64_t)0 - (low != 0), marks = low | (high & ~is_low);
     unsigned bit = (unsigned)__builtin_ctzll(marks), pair = bit >> 1;
     /* 31 - pair is 16-31 in order 0, 8-15 in order 1, and so on. */
-    unsigned r = is_low ? (unsigned)__builtin_clz(31 - pair) - 27 : 5 + pair;
+    unsigned r_low = (unsigned)__builtin_clz(31 - pair) - 27, r_high = 5 + pair;
+    unsigned r = r_high ^ ((r_low ^ r_high) & (unsigned)is_low);
     return (struct pair){r, (unsigned)(marks >> (bit & 62)) & 3};
 }
 
@@ -484,7 +484,7 @@ FH_INLINE bool unmark_allocated(struct fh_buddy *buddy, size_t unit, unsigned or
 
 FH_INLINE struct stack *stack_of(const struct fh_buddy *buddy, unsigned order)
 {
-    return (struct stack *)(void *)words_at(buddy, buddy->state->stack_at) + order;
+    return (struct stack *)buddy->stacks + order;
 }
 
 FH_INLINE unsigned filter_bit(size_t unit, unsigned order)
@@ -731,13 +731,13 @@ static FH_NOINLINE void *alloc_slow(struct fh_buddy *buddy, size_t size, unsigne
 FH_INLINE unsigned order_for(const struct fh_buddy *buddy, size_t size)
 {
     size_t units = (fh_max(size, 1) - 1) >> buddy->unit_shift;
-    return units == 0 ? 0 : fh_log2(units) + 1;
+    return fh_log2(2 * units + 1);
 }
 
 void *fh_buddy_alloc(struct fh_buddy *buddy, size_t size)
 {
     unsigned order = order_for(buddy, size);
-    if (FH_LIKELY(order < buddy->state->stacks)) {
+    if (FH_LIKELY(order < buddy->stack_orders)) {
         struct stack *stack = stack_of(buddy, order);
         if (FH_LIKELY(stack->count > 0))
             return hand_out(buddy, unkeep_last(stack, order), size, 0);
@@ -899,11 +899,10 @@ FH_INLINE bool free_fast(struct fh_buddy *buddy, void *block, int expected_order
         return false;
     struct pair pair =
         first_pair(buddy->layers[0] + (unit >> 8) * LINE_WORDS, (unsigned)(unit & 255));
-    bool is_block = pair.bits == 3;
-    unsigned order = is_block ? pair.r + 1 : 0;
+    unsigned is_block = 0u - (pair.bits == 3), order = (pair.r + 1) & is_block;
     /* A block begins at a multiple of its size; a unit is one if its side is not the marked one. */
-    size_t wrong = is_block ? unit & (((size_t)1 << order) - 1)
-                            : (size_t)(pair.bits >> (unit >> pair.r & 1) & 1);
+    size_t wrong = (unit & (((size_t)1 << order) - 1)) |
+                   (size_t)(pair.bits >> (unit >> pair.r & 1) & 1 & ~is_block);
     if (FH_UNLIKELY((wrong | (pair.r == 8)) != 0 || order >= buddy->quick ||
                     (expected_order >= 0 && order != (unsigned)expected_order)))
         return false;
@@ -1159,7 +1158,7 @@ static size_t lay_out(struct fh_buddy_state *state, size_t capacity, bool is_sha
     state->root = capacity <= 1 ? 0 : fh_log2(capacity - 1) + 1;
     state->stacks = 0;
     while (!is_shared && state->stacks < STACKS_MAX && state->stacks <= state->root &&
-           ((size_t)STACK << state->stacks) <= capacity / 256)
+           ((size_t)STACK << state->stacks) <= capacity / 128)
         state->stacks++;
     size_t at = fh_align_up(sizeof *state, FH_CACHE_LINE) / sizeof(uint64_t);
     for (unsigned layer = 0; layer <= state->root >> 3; layer++) {
@@ -1220,6 +1219,8 @@ static void bind(struct fh_buddy *buddy, struct fh_buddy_state *state, unsigned 
     buddy->origin = base - state->skip;
     buddy->unit_shift = state->unit_shift;
     buddy->is_poisoning = fh_poison_is_on();
+    buddy->stacks = words_at(buddy, state->stack_at);
+    buddy->stack_orders = state->stacks;
     buddy->quick = quick_orders(buddy);
     for (unsigned layer = 0; layer <= state->root >> 3; layer++)
         buddy->layers[layer] = words_at(buddy, state->layer_at[layer]);

@@ -39,9 +39,9 @@ includes_of() (
             may["check"] = ""
             may["examples"] = ""
             may["bench"] = ""
-            may["bench/own"] = everything # measures a room from inside
-            may["fuzz"] = everything " tests"
-            may["tests/unit"] = everything " preload tests tools cli lab"
+            may["bench/own"] = everything " tools tests" # measures a room from inside
+            may["fuzz"] = everything " tests tools lab"
+            may["tests/unit"] = everything " preload tests tools lab cli"
             may["tests/system"] = ""      # plain programs, as a user writes them
         }
         function room_of(file,    part) {
