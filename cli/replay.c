@@ -18,6 +18,7 @@
 
 #include "lab/contest.h"
 #include "lab/libraries.h"
+#include "tools/page.h"
 
 #include "freehold/trace.h"
 
@@ -36,6 +37,8 @@ enum {
     OPTION_LATENCY,
     OPTION_MINIMUM,
     OPTION_JSON,
+    OPTION_HTML,
+    OPTION_MAP,
     OPTION_LIST,
 };
 
@@ -52,6 +55,12 @@ static const struct cli_option options[] = {
      "search the least memory in which each allocator that lives in one\nrange serves the trace",
      OPTION_MINIMUM},
     {"json", "FILE", "write all figures to FILE (- for standard output)", OPTION_JSON},
+    {"html", "FILE", "write a page for a browser to FILE: tables and charts, in one file",
+     OPTION_HTML},
+    {"map", "FILE",
+     "draw the blocks of each manager's memory, at the end and over the\nreplay, to FILE.png or "
+     "FILE.svg; several go to FILE-NAME.png",
+     OPTION_MAP},
     {"list", NULL, "list the allocators, and end", OPTION_LIST},
 };
 enum { OPTIONS = sizeof(options) / sizeof(options[0]) };
@@ -68,6 +77,8 @@ static const char own_malloc[] = "freehold";
 struct request {
     const char *file;
     const char *json_file;
+    const char *html_file;
+    const char *map_file;
     long process; /* NO_PROCESS: choose */
     long rounds;
     bool wants_list, wants_latency, wants_minimum;
@@ -267,6 +278,67 @@ static int print_list(void)
     return cli_finish_output(CLI_OK, CLI_USAGE);
 }
 
+/* ---- Pictures ---- */
+
+static bool has_suffix(const char *name, const char *suffix)
+{
+    const size_t len = strlen(name);
+    const size_t suffix_len = strlen(suffix);
+    return len > suffix_len && strcmp(name + len - suffix_len, suffix) == 0;
+}
+
+/* Gives each manager the file of its picture. */
+static bool name_maps(struct request *request)
+{
+    const char *file = request->map_file;
+    if (file == NULL) {
+        return true;
+    }
+    if (!has_suffix(file, ".png") && !has_suffix(file, ".svg")) {
+        cli_complain("--map: the name '%s' ends neither in .png nor in .svg; one of them says what "
+                     "to draw",
+                     file);
+        return false;
+    }
+    size_t managers = 0;
+    for (size_t i = 0; i < request->count; i++) {
+        managers += request->contestants[i].manager != NULL;
+    }
+    if (managers == 0) {
+        cli_complain("--map draws Freehold's managers, of which --allocators names none; a malloc "
+                     "library does not show its blocks");
+        return false;
+    }
+    const int stem = (int)(strlen(file) - strlen(".png"));
+    for (size_t i = 0; i < request->count; i++) {
+        struct lab_contestant *who = &request->contestants[i];
+        if (who->manager == NULL) {
+            continue;
+        }
+        const int len = managers == 1 ? snprintf(who->map, sizeof(who->map), "%s", file)
+                                      : snprintf(who->map, sizeof(who->map), "%.*s-%s%s", stem,
+                                                 file, who->name, file + stem);
+        if (len >= (int)sizeof(who->map)) {
+            cli_complain("--map: the name '%s' is too long", file);
+            return false;
+        }
+    }
+    return true;
+}
+
+/* The first picture that could not be made is told. */
+static bool are_maps_drawn(const struct request *request)
+{
+    for (size_t i = 0; i < request->count; i++) {
+        const struct lab_contestant *who = &request->contestants[i];
+        if (who->map_error != 0) {
+            cli_complain("--map: '%s' can't be written: %s", who->map, strerror(who->map_error));
+            return false;
+        }
+    }
+    return true;
+}
+
 /* ---- The command line ---- */
 
 static bool read_number(const char *option, const char *value, long least, long most, long *number)
@@ -300,6 +372,12 @@ static bool take_option(struct request *request, int id, const char *value)
         return true;
     case OPTION_JSON:
         request->json_file = value;
+        return true;
+    case OPTION_HTML:
+        request->html_file = value;
+        return true;
+    case OPTION_MAP:
+        request->map_file = value;
         return true;
     default:
         request->wants_list = true;
@@ -339,7 +417,7 @@ static int read_request(struct request *request, int argc, char **argv)
     request->file = argv[arguments.next];
     const bool is_chosen =
         request->list != NULL ? add_list(request, request->list) : add_all(request);
-    return is_chosen ? -1 : CLI_USAGE;
+    return is_chosen && name_maps(request) ? -1 : CLI_USAGE;
 }
 
 /* ---- Progress ---- */
@@ -429,17 +507,53 @@ static const struct fh_trace_process *choose_process(const struct request *reque
 
 /* ---- The report ---- */
 
-static bool write_json(struct output *output, const struct replay_report *report)
+/* Files that the figures go to. */
+struct outputs {
+    struct output json, html;
+};
+
+static bool open_outputs(struct outputs *outputs, const struct request *request)
+{
+    char page[PATH_MAX];
+    *outputs = (struct outputs){0};
+    if (!output_open(&outputs->json, "json", request->json_file)) {
+        return false;
+    }
+    if (request->html_file != NULL && !page_find(page, sizeof(page))) {
+        cli_complain("--html: this build of Freehold has no page: %s", page);
+        return false;
+    }
+    return output_open(&outputs->html, "html", request->html_file);
+}
+
+static void drop_outputs(struct outputs *outputs)
+{
+    output_drop(&outputs->json);
+    output_drop(&outputs->html);
+}
+
+static bool write_json(struct output *output, struct json_object *root)
 {
     if (output->stream == NULL) {
         return true;
     }
-    struct json_object *root = replay_json(report);
-    const char *text = json_object_to_json_string_ext(root, JSON_C_TO_STRING_PRETTY |
-                                                                JSON_C_TO_STRING_NOSLASHESCAPE);
-    fputs(text, output->stream);
+    fputs(json_object_to_json_string_ext(root,
+                                         JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_NOSLASHESCAPE),
+          output->stream);
     fputc('\n', output->stream);
-    json_object_put(root);
+    return output_finish(output);
+}
+
+static bool write_html(struct output *output, struct json_object *root)
+{
+    if (output->stream == NULL) {
+        return true;
+    }
+    const int error = page_write(output->stream, "replay", root);
+    if (error != 0) {
+        cli_complain("--html: the page can't be written: %s", strerror(-error));
+        return false;
+    }
     return output_finish(output);
 }
 
@@ -461,16 +575,19 @@ static int status_of(const struct request *request, const struct replay_report *
 }
 
 static int report_all(const struct request *request, const struct replay_report *report,
-                      struct output *json)
+                      struct outputs *outputs)
 {
     struct term term;
-    const bool is_json_on_stdout = json->stream == stdout;
-    term_open(&term, is_json_on_stdout ? stderr : stdout);
+    const bool is_stdout_taken = outputs->json.stream == stdout || outputs->html.stream == stdout;
+    term_open(&term, is_stdout_taken ? stderr : stdout);
     replay_print(&term, report);
     if (report->damage != NULL) {
         cli_complain("%s", report->damage);
     }
-    if (!write_json(json, report)) {
+    struct json_object *root = replay_json(report);
+    const bool is_written = write_json(&outputs->json, root) && write_html(&outputs->html, root);
+    json_object_put(root);
+    if (!is_written || !are_maps_drawn(request)) {
         return CLI_USAGE;
     }
     return cli_finish_output(status_of(request, report), CLI_USAGE);
@@ -479,7 +596,7 @@ static int report_all(const struct request *request, const struct replay_report 
 /* ---- The whole ---- */
 
 static int contest_and_report(const struct request *request, struct replay_report *report,
-                              const struct lab_program *program, struct output *json)
+                              const struct lab_program *program, struct outputs *outputs)
 {
     struct progress progress = {0};
     struct lab_contest contest = {
@@ -487,6 +604,7 @@ static int contest_and_report(const struct request *request, struct replay_repor
         .rounds = (unsigned)request->rounds,
         .wants_latency = request->wants_latency,
         .wants_minimum = request->wants_minimum,
+        .title = request->file,
         .available = lab_available_memory(),
         .contestants = request->contestants,
         .count = request->count,
@@ -501,10 +619,10 @@ static int contest_and_report(const struct request *request, struct replay_repor
         return CLI_LACKING;
     }
     report->contest = &contest;
-    return report_all(request, report, json);
+    return report_all(request, report, outputs);
 }
 
-static int replay(const struct request *request, struct fh_trace *trace, struct output *json)
+static int replay(const struct request *request, struct fh_trace *trace, struct outputs *outputs)
 {
     struct replay_report report = {.file = request->file, .trace = fh_trace_info(trace)};
     struct progress progress = {0};
@@ -526,7 +644,7 @@ static int replay(const struct request *request, struct fh_trace *trace, struct 
     }
     int status = CLI_FINDINGS;
     if (program.facts.ops > 0) {
-        status = contest_and_report(request, &report, &program, json);
+        status = contest_and_report(request, &report, &program, outputs);
     } else if (report.damage != NULL) {
         cli_complain("%s", damage);
         status = CLI_DAMAGED;
@@ -545,7 +663,7 @@ int cli_replay(int argc, char **argv)
     struct request request = {
         .process = NO_PROCESS, .rounds = DEFAULT_ROUNDS, .contestants = contestants};
     struct fh_trace_problem problem;
-    struct output json;
+    struct outputs outputs;
     int status = read_request(&request, argc, argv);
     if (status >= 0) {
         return status;
@@ -556,10 +674,10 @@ int cli_replay(int argc, char **argv)
         return problem.exit_status;
     }
     status = CLI_USAGE;
-    if (output_open(&json, "json", request.json_file)) {
-        status = replay(&request, trace, &json);
-        output_drop(&json);
+    if (open_outputs(&outputs, &request)) {
+        status = replay(&request, trace, &outputs);
     }
+    drop_outputs(&outputs);
     fh_trace_close(trace);
     return status;
 }

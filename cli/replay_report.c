@@ -94,6 +94,7 @@ void replay_explain(const struct replay_report *report, const struct lab_contest
     case LAB_NO_MEMORY:
         snprintf(sentence, size, "not enough memory for the replay itself");
         return;
+    case LAB_NO_MAP:
     case LAB_STARTED:
         break;
     }
@@ -241,26 +242,30 @@ static void print_asides(const struct term *term, const struct lab_contest *cont
     }
 }
 
+static void print_latency(FILE *out, const struct lab_contestant *who)
+{
+    const struct lab_latencies *a = &who->alloc_latency;
+    const struct lab_latencies *f = &who->free_latency;
+    fprintf(out, "%-*s %9.0f %8.0f %8.0f %9.0f %9.0f %8.0f %8.0f %9.0f\n", NAME_WIDTH, who->name,
+            a->p50, a->p99, a->p9999, a->worst, f->p50, f->p99, f->p9999, f->worst);
+}
+
 static void print_latencies(const struct term *term, const struct lab_contest *contest)
 {
-    FILE *out = term->out;
-    fprintf(out,
-            "\n%sns a call     alloc p50      p99    p99.99    worst*  free p50      p99    p99.99 "
-            "   worst*%s\n",
-            term_style(term, TERM_BOLD), term_style(term, TERM_PLAIN));
+    fprintf(term->out, "\n%s%-*s %9s %8s %8s %9s %9s %8s %8s %9s%s\n", term_style(term, TERM_BOLD),
+            NAME_WIDTH, "ns", "alloc p50", "p99", "p99.99", "worst", "free p50", "p99", "p99.99",
+            "worst", term_style(term, TERM_PLAIN));
+    fputs(term_style(term, TERM_DIM), term->out);
+    print_latency(term->out, &contest->loop);
+    fputs(term_style(term, TERM_PLAIN), term->out);
     for (size_t i = 0; i < contest->count; i++) {
-        const struct lab_contestant *who = &contest->contestants[i];
-        const struct lab_latencies *a = &who->alloc_latency;
-        const struct lab_latencies *f = &who->free_latency;
-        if (has_figures(who)) {
-            fprintf(out, "%-*s %10.0f %8.0f %9.0f %9.0f %9.0f %8.0f %9.0f %9.0f\n", NAME_WIDTH,
-                    who->name, a->p50, a->p99, a->p9999, a->worst, f->p50, f->p99, f->p9999,
-                    f->worst);
+        if (has_figures(&contest->contestants[i])) {
+            print_latency(term->out, &contest->contestants[i]);
         }
     }
-    fprintf(out,
-            "  * each call counts with the least it took in %u replays; the clock's own "
-            "20 ns or so are in it\n",
+    fprintf(term->out,
+            "  each call counts with the least it took in %u replays; (loop) is what the clock "
+            "takes\n",
             contest->rounds);
 }
 
@@ -472,6 +477,13 @@ static void add_latency(struct json_object *object, const char *key,
     add_double(latency, "worst", latencies->worst);
 }
 
+static void add_latencies(struct json_object *object, const struct lab_contestant *who)
+{
+    struct json_object *latency = add_object(object, "latency_ns");
+    add_latency(latency, "alloc", &who->alloc_latency);
+    add_latency(latency, "free", &who->free_latency);
+}
+
 static const char *status_of(const struct lab_contestant *who)
 {
     if (who->is_missing) {
@@ -486,6 +498,7 @@ static const char *status_of(const struct lab_contestant *who)
         return "not-loaded";
     case LAB_NO_MEMORY:
         return "no-memory";
+    case LAB_NO_MAP:
     case LAB_STARTED:
         break;
     }
@@ -510,9 +523,7 @@ static struct json_object *contestant_json(const struct replay_report *report,
     add_times(object, contest, who, net_ns(contest, who));
     add_memory(object, contest, who);
     if (contest->wants_latency) {
-        struct json_object *latency = add_object(object, "latency_ns");
-        add_latency(latency, "alloc", &who->alloc_latency);
-        add_latency(latency, "free", &who->free_latency);
+        add_latencies(object, who);
     }
     if (who->minimum > 0) {
         struct json_object *minimum = add_object(object, "minimum");
@@ -538,6 +549,9 @@ struct json_object *replay_json(const struct replay_report *report)
     struct json_object *loop = add_object(root, "loop");
     add_times(loop, contest, &contest->loop,
               lab_median(contest->loop.cpu_ns, contest->loop.rounds));
+    if (contest->wants_latency) {
+        add_latencies(loop, &contest->loop);
+    }
     for (size_t i = 0; i < contest->count; i++) {
         json_object_array_add(allocators, contestant_json(report, &contest->contestants[i]));
     }

@@ -21,7 +21,7 @@ struct replay_report {
 };
 
 void replay_print(const struct term *term, const struct replay_report *report);
-/* NULL without memory. The caller puts it. */
+/* The caller puts it. */
 struct json_object *replay_json(const struct replay_report *report);
 
 /* Why a contestant has no figures, in a few words; empty when it has. */

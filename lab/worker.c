@@ -22,14 +22,16 @@
  *            live bytes, which no manager can undercut, and the first doubling that is enough. A
  *            larger buffer may in theory refuse what a smaller one served; the answer is a
  *            size that does serve, next to one that doesn't.
+ *   map      the manager is walked at moments spread over the replay, and drawn (tools/heapmap.h).
  *
- * Nothing here allocates by malloc once the replay has begun, and nothing writes to the standard
- * streams: what malloc does is the replay's.
+ * Where malloc is what is replayed nothing else here calls it once the replay has begun, and
+ * nothing writes to the standard streams.
  */
 #include "allocators.h"
 #include "loop.h"
 
 #include "freehold/source.h"
+#include "tools/heapmap.h"
 
 #include <dlfcn.h>
 #include <errno.h>
@@ -47,8 +49,9 @@
 #include <unistd.h>
 
 enum {
-    STEP = 1 << 16,   /* operations between two notes of progress */
-    PRECISION = 2000, /* the minimum is searched to 1/PRECISION of itself */
+    STEP = 1 << 16,                    /* operations between two notes of progress */
+    PRECISION = 2000,                  /* the minimum is searched to 1/PRECISION of itself */
+    MAP_SAMPLES = 2 * HEAPMAP_COLUMNS, /* columns of the strip, each a walk over all blocks */
 };
 
 struct worker {
@@ -388,6 +391,14 @@ static void pass_latency(struct worker *worker)
     result->ticks_per_ns = taken / (double)(clock_ns(CLOCK_MONOTONIC) - wall);
 }
 
+/* Memory that is there when it is touched. */
+static void *map_room(size_t bytes)
+{
+    void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return memory == MAP_FAILED ? NULL : memory;
+}
+
 /* Whether a manager over `bytes` at `memory` serves the whole program. */
 static bool serves_all(struct worker *worker, const struct lab_manager *manager, void *memory,
                        size_t bytes)
@@ -414,9 +425,8 @@ static void pass_minimum(struct worker *worker)
     const struct lab_task *task = &worker->job->task;
     const struct lab_manager *manager = lab_manager_named(task->manager);
     const size_t most = task->capacity;
-    unsigned char *memory = mmap(NULL, most, PROT_READ | PROT_WRITE,
-                                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (memory == MAP_FAILED) {
+    void *memory = map_room(most);
+    if (memory == NULL) {
         result->state = LAB_NO_MEMORY;
         return;
     }
@@ -441,6 +451,31 @@ static void pass_minimum(struct worker *worker)
         }
     }
     result->minimum = enough;
+}
+
+static void pass_map(struct worker *worker)
+{
+    struct lab_result *result = &worker->job->result;
+    const struct lab_task *task = &worker->job->task;
+    const uint64_t ops = task->program.facts.ops;
+    loop_function *loop = loop_of(worker, LAB_PLAIN);
+    struct heapmap *map = heapmap_create(task->map_title, 0);
+    int error = map == NULL ? -ENOMEM : 0;
+    for (uint64_t i = 1; i <= MAP_SAMPLES && error == 0; i++) {
+        run(worker, loop, ops * (i - 1) / MAP_SAMPLES, ops * i / MAP_SAMPLES);
+        error = heapmap_sample(map, &worker->manager, NULL, 0);
+    }
+    if (error == 0) {
+        heapmap_set_axis(map, "calls", (double)ops);
+        error = heapmap_write(map, task->map);
+    }
+    if (map != NULL) {
+        heapmap_destroy(map);
+    }
+    if (error != 0) {
+        result->state = LAB_NO_MAP;
+        result->error = -error;
+    }
 }
 
 /* ---- Opening ---- */
@@ -478,16 +513,28 @@ static bool map_program(struct worker *worker)
     return worker->replay.ops != MAP_FAILED;
 }
 
+static int open_in_its_place(const struct lab_manager *manager, size_t room,
+                             struct fh_allocator *out)
+{
+    struct fh_place_options place = FH_PLACE_SOURCE(fh_source_system(), room);
+    if ((manager->traits & LAB_IN_BUFFER) != 0) {
+        void *memory = map_room(room);
+        if (memory == NULL) {
+            return -ENOMEM;
+        }
+        place = FH_PLACE_BUFFER(memory, room);
+    }
+    return manager->open(&place, out);
+}
+
 static bool open_manager(struct worker *worker)
 {
     const struct lab_task *task = &worker->job->task;
     const struct lab_manager *manager = lab_manager_named(task->manager);
-    const struct fh_place_options place = {.source = fh_source_system(),
-                                           .capacity = task->capacity};
     if (manager == NULL) {
         return true;
     }
-    const int error = manager->open(&place, &worker->manager);
+    const int error = open_in_its_place(manager, task->capacity, &worker->manager);
     if (error != 0) {
         worker->job->result.state = LAB_NOT_OPENED;
         worker->job->result.error = -error;
@@ -525,6 +572,8 @@ static void work(struct worker *worker)
             pass_time(worker);
         } else if (pass == LAB_PASS_MEMORY) {
             pass_memory(worker);
+        } else if (pass == LAB_PASS_MAP) {
+            pass_map(worker);
         } else {
             pass_latency(worker);
         }
