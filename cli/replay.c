@@ -38,6 +38,7 @@ enum {
     OPTION_MINIMUM,
     OPTION_JSON,
     OPTION_HTML,
+    OPTION_MAP,
     OPTION_LIST,
 };
 
@@ -56,6 +57,10 @@ static const struct cli_option options[] = {
     {"json", "FILE", "write all figures to FILE (- for standard output)", OPTION_JSON},
     {"html", "FILE", "write a page for a browser to FILE: tables and charts, in one file",
      OPTION_HTML},
+    {"map", "FILE",
+     "draw the blocks of each manager's memory, at the end and over the\nreplay, to FILE.png or "
+     "FILE.svg; several go to FILE-NAME.png",
+     OPTION_MAP},
     {"list", NULL, "list the allocators, and end", OPTION_LIST},
 };
 enum { OPTIONS = sizeof(options) / sizeof(options[0]) };
@@ -73,6 +78,7 @@ struct request {
     const char *file;
     const char *json_file;
     const char *html_file;
+    const char *map_file;
     long process; /* NO_PROCESS: choose */
     long rounds;
     bool wants_list, wants_latency, wants_minimum;
@@ -272,6 +278,67 @@ static int print_list(void)
     return cli_finish_output(CLI_OK, CLI_USAGE);
 }
 
+/* ---- Pictures ---- */
+
+static bool has_suffix(const char *name, const char *suffix)
+{
+    const size_t len = strlen(name);
+    const size_t suffix_len = strlen(suffix);
+    return len > suffix_len && strcmp(name + len - suffix_len, suffix) == 0;
+}
+
+/* Gives each manager the file of its picture. */
+static bool name_maps(struct request *request)
+{
+    const char *file = request->map_file;
+    if (file == NULL) {
+        return true;
+    }
+    if (!has_suffix(file, ".png") && !has_suffix(file, ".svg")) {
+        cli_complain("--map: the name '%s' ends neither in .png nor in .svg; one of them says what "
+                     "to draw",
+                     file);
+        return false;
+    }
+    size_t managers = 0;
+    for (size_t i = 0; i < request->count; i++) {
+        managers += request->contestants[i].manager != NULL;
+    }
+    if (managers == 0) {
+        cli_complain("--map draws Freehold's managers, of which --allocators names none; a malloc "
+                     "library does not show its blocks");
+        return false;
+    }
+    const int stem = (int)(strlen(file) - strlen(".png"));
+    for (size_t i = 0; i < request->count; i++) {
+        struct lab_contestant *who = &request->contestants[i];
+        if (who->manager == NULL) {
+            continue;
+        }
+        const int len = managers == 1 ? snprintf(who->map, sizeof(who->map), "%s", file)
+                                      : snprintf(who->map, sizeof(who->map), "%.*s-%s%s", stem,
+                                                 file, who->name, file + stem);
+        if (len >= (int)sizeof(who->map)) {
+            cli_complain("--map: the name '%s' is too long", file);
+            return false;
+        }
+    }
+    return true;
+}
+
+/* The first picture that could not be made is told. */
+static bool are_maps_drawn(const struct request *request)
+{
+    for (size_t i = 0; i < request->count; i++) {
+        const struct lab_contestant *who = &request->contestants[i];
+        if (who->map_error != 0) {
+            cli_complain("--map: '%s' can't be written: %s", who->map, strerror(who->map_error));
+            return false;
+        }
+    }
+    return true;
+}
+
 /* ---- The command line ---- */
 
 static bool read_number(const char *option, const char *value, long least, long most, long *number)
@@ -308,6 +375,9 @@ static bool take_option(struct request *request, int id, const char *value)
         return true;
     case OPTION_HTML:
         request->html_file = value;
+        return true;
+    case OPTION_MAP:
+        request->map_file = value;
         return true;
     default:
         request->wants_list = true;
@@ -347,7 +417,7 @@ static int read_request(struct request *request, int argc, char **argv)
     request->file = argv[arguments.next];
     const bool is_chosen =
         request->list != NULL ? add_list(request, request->list) : add_all(request);
-    return is_chosen ? -1 : CLI_USAGE;
+    return is_chosen && name_maps(request) ? -1 : CLI_USAGE;
 }
 
 /* ---- Progress ---- */
@@ -517,7 +587,7 @@ static int report_all(const struct request *request, const struct replay_report 
     struct json_object *root = replay_json(report);
     const bool is_written = write_json(&outputs->json, root) && write_html(&outputs->html, root);
     json_object_put(root);
-    if (!is_written) {
+    if (!is_written || !are_maps_drawn(request)) {
         return CLI_USAGE;
     }
     return cli_finish_output(status_of(request, report), CLI_USAGE);
@@ -534,6 +604,7 @@ static int contest_and_report(const struct request *request, struct replay_repor
         .rounds = (unsigned)request->rounds,
         .wants_latency = request->wants_latency,
         .wants_minimum = request->wants_minimum,
+        .title = request->file,
         .available = lab_available_memory(),
         .contestants = request->contestants,
         .count = request->count,

@@ -94,6 +94,7 @@ void replay_explain(const struct replay_report *report, const struct lab_contest
     case LAB_NO_MEMORY:
         snprintf(sentence, size, "not enough memory for the replay itself");
         return;
+    case LAB_NO_MAP:
     case LAB_STARTED:
         break;
     }
@@ -497,6 +498,7 @@ static const char *status_of(const struct lab_contestant *who)
         return "not-loaded";
     case LAB_NO_MEMORY:
         return "no-memory";
+    case LAB_NO_MAP:
     case LAB_STARTED:
         break;
     }

@@ -129,6 +129,9 @@ static int run_pass(struct lab_contest *contest, struct lab_contestant *who, enu
                                                  : "";
     snprintf(task.manager, sizeof(task.manager), "%s", manager);
     snprintf(task.library, sizeof(task.library), "%s", who->library);
+    snprintf(task.map, sizeof(task.map), "%s", who->map);
+    snprintf(task.map_title, sizeof(task.map_title), "%s: %s", who->name,
+             contest->title != NULL ? contest->title : "");
     task.capacity = room_of(contest, who->manager);
     const int error = run_worker(&task, latencies, result);
     if (error == 0 && result->state != LAB_DONE) {
@@ -255,6 +258,18 @@ static int search_minimum(struct lab_contest *contest, struct lab_contestant *wh
     return error;
 }
 
+static int draw_map(struct lab_contest *contest, struct lab_contestant *who)
+{
+    struct lab_result result;
+    const int error = run_pass(contest, who, LAB_PASS_MAP, -1, &result);
+    if (error == 0 && result.state == LAB_NO_MAP) {
+        /* The figures are good all the same. */
+        who->map_error = result.error;
+        who->state = LAB_DONE;
+    }
+    return error;
+}
+
 static bool has_minimum(const struct lab_contestant *who)
 {
     return who->manager != NULL && (who->manager->traits & LAB_CONTIGUOUS) != 0;
@@ -272,19 +287,66 @@ static void tick(const struct lab_contest *contest, struct progress *progress, c
     progress->done++;
 }
 
+/* How often tick() will be called when nobody fails. */
+static unsigned count_passes(const struct lab_contest *contest)
+{
+    unsigned passes = contest->rounds;
+    for (size_t i = 0; i < contest->count; i++) {
+        const struct lab_contestant *who = &contest->contestants[i];
+        if (is_in_the_running(who)) {
+            passes += 1 + contest->rounds + contest->wants_latency + (who->map[0] != '\0') +
+                      (contest->wants_minimum && has_minimum(who));
+        }
+    }
+    return passes;
+}
+
+static int run_rounds(struct lab_contest *contest, struct progress *progress)
+{
+    int error = 0;
+    for (unsigned round = 0; round < contest->rounds && error == 0; round++) {
+        tick(contest, progress, contest->loop.name);
+        error = time_once(contest, &contest->loop);
+        for (size_t i = 0; i < contest->count && error == 0; i++) {
+            struct lab_contestant *who = &contest->contestants[(i + round) % contest->count];
+            if (is_in_the_running(who)) {
+                tick(contest, progress, who->name);
+                error = time_once(contest, who);
+            }
+        }
+    }
+    return error;
+}
+
+/* What is measured only if it is asked for. */
+static int run_extras(struct lab_contest *contest, struct lab_contestant *who,
+                      struct progress *progress)
+{
+    int error = 0;
+    if (contest->wants_latency && is_in_the_running(who)) {
+        tick(contest, progress, who->name);
+        error = measure_latencies(contest, who);
+    }
+    if (error == 0 && contest->wants_minimum && is_in_the_running(who) && has_minimum(who)) {
+        tick(contest, progress, who->name);
+        error = search_minimum(contest, who);
+    }
+    if (error == 0 && who->map[0] != '\0' && is_in_the_running(who)) {
+        tick(contest, progress, who->name);
+        error = draw_map(contest, who);
+    }
+    return error;
+}
+
 int lab_contest_run(struct lab_contest *contest)
 {
-    unsigned in_the_running = 0;
     contest->loop = (struct lab_contestant){.name = "(loop)", .state = LAB_DONE};
     for (size_t i = 0; i < contest->count; i++) {
         contest->contestants[i].state = LAB_DONE;
-        in_the_running += !contest->contestants[i].is_missing;
     }
-    const unsigned passes = 1U + contest->wants_latency + contest->wants_minimum;
-    struct progress progress = {0,
-                                contest->rounds * (in_the_running + 1) + passes * in_the_running};
+    struct progress progress = {0, count_passes(contest)};
     int error = 0;
-    /* Memory first: who fails here is not timed, and pages of the program are in memory then. */
+    /* Memory first: who fails here is not timed, and the program's pages are in memory then. */
     for (size_t i = 0; i < contest->count && error == 0; i++) {
         struct lab_contestant *who = &contest->contestants[i];
         if (is_in_the_running(who)) {
@@ -292,31 +354,14 @@ int lab_contest_run(struct lab_contest *contest)
             error = run_pass(contest, who, LAB_PASS_MEMORY, -1, &who->memory);
         }
     }
-    for (unsigned round = 0; round < contest->rounds && error == 0; round++) {
-        tick(contest, &progress, contest->loop.name);
-        error = time_once(contest, &contest->loop);
-        for (size_t i = 0; i < contest->count && error == 0; i++) {
-            struct lab_contestant *who = &contest->contestants[(i + round) % contest->count];
-            if (is_in_the_running(who)) {
-                tick(contest, &progress, who->name);
-                error = time_once(contest, who);
-            }
-        }
+    if (error == 0) {
+        error = run_rounds(contest, &progress);
     }
-    const bool has_latencies = contest->wants_latency && contest->program->facts.ops > 0;
-    if (has_latencies && error == 0) {
+    if (error == 0 && contest->wants_latency) {
         error = measure_latencies(contest, &contest->loop);
     }
     for (size_t i = 0; i < contest->count && error == 0; i++) {
-        struct lab_contestant *who = &contest->contestants[i];
-        if (has_latencies && is_in_the_running(who)) {
-            tick(contest, &progress, who->name);
-            error = measure_latencies(contest, who);
-        }
-        if (error == 0 && contest->wants_minimum && is_in_the_running(who) && has_minimum(who)) {
-            tick(contest, &progress, who->name);
-            error = search_minimum(contest, who);
-        }
+        error = run_extras(contest, &contest->contestants[i], &progress);
     }
     return error;
 }

@@ -20,11 +20,13 @@ struct lab_contestant {
     const struct lab_manager *manager; /* NULL: a malloc */
     char library[PATH_MAX];            /* of a malloc; empty: the C library's */
     bool is_missing;                   /* not installed: takes part in nothing */
+    char map[PATH_MAX];                /* file of the picture of its heap; empty: none is wanted */
 
     /* Of the contest: */
     enum lab_state state;      /* of the first pass that went wrong; else LAB_DONE */
     struct lab_result failure; /* that pass's */
     struct lab_result memory;
+    int map_error;   /* errno: why there is no picture; 0: there is, if one is wanted */
     unsigned rounds; /* times that are known */
     uint64_t wall_ns[LAB_MOST_ROUNDS], cpu_ns[LAB_MOST_ROUNDS];
     struct lab_latencies alloc_latency, free_latency; /* resizes are among the allocations */
@@ -33,9 +35,10 @@ struct lab_contestant {
 };
 
 struct lab_contest {
-    const struct lab_program *program;
-    unsigned rounds; /* 1 to LAB_MOST_ROUNDS */
+    const struct lab_program *program; /* of at least one operation */
+    unsigned rounds;                   /* 1 to LAB_MOST_ROUNDS */
     bool wants_latency, wants_minimum;
+    const char *title;  /* of the pictures, after the allocator's name */
     uint64_t available; /* bytes of memory that one replay may take */
     struct lab_contestant *contestants;
     size_t count;

@@ -14,6 +14,7 @@ enum lab_pass {
     LAB_PASS_MEMORY,   /* memory looked at, at the peak, at the end, and at samples between */
     LAB_PASS_LATENCY,  /* every call timed; what each took goes to job->latency_fd if it is less */
     LAB_PASS_MINIMUM,  /* the smallest buffer that serves all */
+    LAB_PASS_MAP,      /* a picture of the manager's blocks over the replay, to task->map */
 };
 
 struct lab_task {
@@ -22,6 +23,8 @@ struct lab_task {
     char manager[32]; /* of lab/allocators.h; empty: the process's malloc; "none": no allocator */
     char library[PATH_MAX]; /* that must be this process's malloc; empty: the C library's */
     uint64_t capacity;      /* the most that a manager may take */
+    char map[PATH_MAX];     /* of LAB_PASS_MAP: the file, .png or .svg */
+    char map_title[128];
 };
 
 /* A manager or malloc at one moment, in bytes. */
@@ -50,6 +53,7 @@ enum lab_state {
     LAB_NOT_OPENED, /* the manager refused to open: `error` says why */
     LAB_NOT_LOADED, /* malloc is not the library's */
     LAB_NO_MEMORY,  /* for the replay itself */
+    LAB_NO_MAP,     /* the picture could not be made: `error` says why */
 };
 
 struct lab_result {

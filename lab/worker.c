@@ -22,14 +22,16 @@
  *            live bytes, which no manager can undercut, and the first doubling that is enough. A
  *            larger buffer may in theory refuse what a smaller one served; the answer is a
  *            size that does serve, next to one that doesn't.
+ *   map      the manager is walked at moments spread over the replay, and drawn (tools/heapmap.h).
  *
- * Nothing here allocates by malloc once the replay has begun, and nothing writes to the standard
- * streams: what malloc does is the replay's.
+ * Where malloc is what is replayed nothing else here calls it once the replay has begun, and
+ * nothing writes to the standard streams.
  */
 #include "allocators.h"
 #include "loop.h"
 
 #include "freehold/source.h"
+#include "tools/heapmap.h"
 
 #include <dlfcn.h>
 #include <errno.h>
@@ -47,8 +49,9 @@
 #include <unistd.h>
 
 enum {
-    STEP = 1 << 16,   /* operations between two notes of progress */
-    PRECISION = 2000, /* the minimum is searched to 1/PRECISION of itself */
+    STEP = 1 << 16,                    /* operations between two notes of progress */
+    PRECISION = 2000,                  /* the minimum is searched to 1/PRECISION of itself */
+    MAP_SAMPLES = 2 * HEAPMAP_COLUMNS, /* columns of the strip, each a walk over all blocks */
 };
 
 struct worker {
@@ -450,6 +453,31 @@ static void pass_minimum(struct worker *worker)
     result->minimum = enough;
 }
 
+static void pass_map(struct worker *worker)
+{
+    struct lab_result *result = &worker->job->result;
+    const struct lab_task *task = &worker->job->task;
+    const uint64_t ops = task->program.facts.ops;
+    loop_function *loop = loop_of(worker, LAB_PLAIN);
+    struct heapmap *map = heapmap_create(task->map_title, 0);
+    int error = map == NULL ? -ENOMEM : 0;
+    for (uint64_t i = 1; i <= MAP_SAMPLES && error == 0; i++) {
+        run(worker, loop, ops * (i - 1) / MAP_SAMPLES, ops * i / MAP_SAMPLES);
+        error = heapmap_sample(map, &worker->manager, NULL, 0);
+    }
+    if (error == 0) {
+        heapmap_set_axis(map, "calls", (double)ops);
+        error = heapmap_write(map, task->map);
+    }
+    if (map != NULL) {
+        heapmap_destroy(map);
+    }
+    if (error != 0) {
+        result->state = LAB_NO_MAP;
+        result->error = -error;
+    }
+}
+
 /* ---- Opening ---- */
 
 /* Whether malloc is the library's that was asked for, and not one that the loader preferred. */
@@ -544,6 +572,8 @@ static void work(struct worker *worker)
             pass_time(worker);
         } else if (pass == LAB_PASS_MEMORY) {
             pass_memory(worker);
+        } else if (pass == LAB_PASS_MAP) {
+            pass_map(worker);
         } else {
             pass_latency(worker);
         }

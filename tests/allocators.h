@@ -16,10 +16,15 @@
 #include "freehold/allocator.h"
 #include "freehold/arena.h"
 #include "freehold/buddy.h"
+#include "freehold/fit.h"
 #include "freehold/fixed.h"
+#include "freehold/fragmentation.h"
+#include "freehold/half_fit.h"
 #include "freehold/heap.h"
 #include "freehold/place.h"
+#include "freehold/pool.h"
 #include "freehold/source.h"
+#include "freehold/tlsf.h"
 
 #include <errno.h>
 #include <stdbool.h>
@@ -315,8 +320,14 @@ struct subject {
         struct fh_heap *heap;
         struct fh_fixed fixed;
         struct fh_arena arena;
+        struct fh_pool pool;
         struct fh_buddy buddy;
+        struct fh_tags tags; /* the beginning of the three that follow */
+        struct fh_fit fit;
+        struct fh_tlsf tlsf;
+        struct fh_half_fit half_fit;
     } as;
+    struct fh_account account;
     struct fh_source_buffer buffer_source;
     void *quarantined[SUBJECT_QUARANTINED];
     unsigned char *memory; /* of GROUND_BUFFER, between two guards */
@@ -577,6 +588,107 @@ static inline int attach_buddy(struct subject *subject, void *memory, size_t byt
     return fh_buddy_attach(&subject->as.buddy, memory, bytes);
 }
 
+/* ---- pool -------------------------------------------------------------------------------------- */
+
+#define POOL_SIZE ((size_t)240)
+
+static inline int open_pool(struct subject *subject, const struct fh_place_options *place)
+{
+    subject->allocator = fh_pool_allocator(&subject->as.pool);
+    return fh_pool_init(&subject->as.pool,
+                        &(struct fh_pool_options){.place = *place, .size = POOL_SIZE});
+}
+
+static inline unsigned char *range_of_pool(const struct subject *subject, size_t *bytes)
+{
+    *bytes = subject->as.pool.ground.bytes;
+    return subject->as.pool.ground.base;
+}
+
+static inline int attach_pool(struct subject *subject, void *memory, size_t bytes)
+{
+    return fh_pool_attach(&subject->as.pool, memory, bytes);
+}
+
+/* ---- boundary tags ----------------------------------------------------------------------------- */
+
+static inline int open_fit(struct subject *subject, const struct fh_place_options *place,
+                           enum fh_fit_policy policy)
+{
+    subject->allocator = fh_fit_allocator(&subject->as.fit);
+    return fh_fit_init(&subject->as.fit,
+                       &(struct fh_fit_options){.place = *place, .policy = policy});
+}
+
+static inline int open_first_fit(struct subject *subject, const struct fh_place_options *place)
+{
+    return open_fit(subject, place, FH_FIT_FIRST);
+}
+
+static inline int open_next_fit(struct subject *subject, const struct fh_place_options *place)
+{
+    return open_fit(subject, place, FH_FIT_NEXT);
+}
+
+static inline int open_best_fit(struct subject *subject, const struct fh_place_options *place)
+{
+    return open_fit(subject, place, FH_FIT_BEST);
+}
+
+static inline int open_worst_fit(struct subject *subject, const struct fh_place_options *place)
+{
+    return open_fit(subject, place, FH_FIT_WORST);
+}
+
+static inline int open_tlsf(struct subject *subject, const struct fh_place_options *place)
+{
+    subject->allocator = fh_tlsf_allocator(&subject->as.tlsf);
+    return fh_tlsf_init(&subject->as.tlsf, &(struct fh_tlsf_options){.place = *place});
+}
+
+static inline int open_half_fit(struct subject *subject, const struct fh_place_options *place)
+{
+    subject->allocator = fh_half_fit_allocator(&subject->as.half_fit);
+    return fh_half_fit_init(&subject->as.half_fit, &(struct fh_half_fit_options){.place = *place});
+}
+
+static inline unsigned char *range_of_tags(const struct subject *subject, size_t *bytes)
+{
+    *bytes = subject->as.tags.ground.bytes;
+    return subject->as.tags.ground.base;
+}
+
+static inline int attach_fit(struct subject *subject, void *memory, size_t bytes)
+{
+    return fh_fit_attach(&subject->as.fit, memory, bytes);
+}
+
+static inline int attach_tlsf(struct subject *subject, void *memory, size_t bytes)
+{
+    return fh_tlsf_attach(&subject->as.tlsf, memory, bytes);
+}
+
+static inline int attach_half_fit(struct subject *subject, void *memory, size_t bytes)
+{
+    return fh_half_fit_attach(&subject->as.half_fit, memory, bytes);
+}
+
+/* ---- the account, around TLSF ------------------------------------------------------------------ */
+
+static inline int open_account(struct subject *subject, const struct fh_place_options *place)
+{
+    int error = open_tlsf(subject, place);
+    if (error != 0)
+        return error;
+    error = fh_account_init(&subject->account,
+                            &(struct fh_account_options){.inner = subject->allocator});
+    if (error != 0)
+        fh_allocator_destroy(&subject->allocator);
+    else
+        subject->allocator = fh_account_allocator(&subject->account);
+    return error;
+}
+
 /* ---- the table --------------------------------------------------------------------------------- */
 
 /* A heap's smallest unit is a granule of 64 KiB for each class in use, so its budget is large and no
@@ -619,6 +731,16 @@ static const struct subject_kind subject_kinds[] = {
      BUMP_KIND},
     {"arena", open_arena, range_of_arena, attach_arena, .grounds = ON_ANYTHING,
      .traits = BUMP_TRAITS, BUMP_KIND},
+    {"pool", open_pool, range_of_pool, attach_pool, .grounds = ON_ANYTHING,
+     .budget = (size_t)256 << 10, .sure = (size_t)64 << 10, .largest = POOL_SIZE,
+     .largest_align = FH_ALIGN_DEFAULT},
+    {"first-fit", open_first_fit, range_of_tags, attach_fit, .grounds = ON_ANYTHING, RANGE_KIND},
+    {"next-fit", open_next_fit, range_of_tags, attach_fit, .grounds = ON_ANYTHING, RANGE_KIND},
+    {"best-fit", open_best_fit, range_of_tags, attach_fit, .grounds = ON_ANYTHING, RANGE_KIND},
+    {"worst-fit", open_worst_fit, range_of_tags, attach_fit, .grounds = ON_ANYTHING, RANGE_KIND},
+    {"tlsf", open_tlsf, range_of_tags, attach_tlsf, .grounds = ON_ANYTHING, RANGE_KIND},
+    {"half-fit", open_half_fit, range_of_tags, attach_half_fit, .grounds = ON_ANYTHING, RANGE_KIND},
+    {"account", open_account, .grounds = ON_ANYTHING, RANGE_KIND},
     {"buddy", open_buddy, whole_range, attach_buddy, .grounds = ON_ANYTHING, RANGE_KIND},
     {"buddy-pages", open_buddy_of_pages, whole_range, attach_buddy, .grounds = ON_ANYTHING,
      .budget = (size_t)4 << 20, .sure = (size_t)256 << 10, .largest = (size_t)64 << 10,

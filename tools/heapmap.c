@@ -24,6 +24,7 @@
 #include <setjmp.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #define STRIP_COLUMNS (HEAPMAP_COLUMNS * 4) /* samples kept; then every other one is dropped */
 #define STRIP_CELLS   1024u                 /* a sample of the strip is coarser than the map */
@@ -646,6 +647,12 @@ int heapmap_write_svg(const struct heapmap *map, FILE *file)
     return ferror(file) ? -EIO : 0;
 }
 
+static bool is_file(const char *path)
+{
+    struct stat status;
+    return stat(path, &status) == 0 && S_ISREG(status.st_mode);
+}
+
 int heapmap_write(const struct heapmap *map, const char *path)
 {
     size_t length = strlen(path);
@@ -656,7 +663,7 @@ int heapmap_write(const struct heapmap *map, const char *path)
     int error = is_svg ? heapmap_write_svg(map, file) : heapmap_write_png(map, file);
     if (fclose(file) != 0 && error == 0)
         error = -errno;
-    if (error != 0)
+    if (error != 0 && is_file(path))
         remove(path);
     return error;
 }

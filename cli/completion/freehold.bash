@@ -13,7 +13,7 @@ _freehold() {
     for ((i = 2; i < COMP_CWORD; i++)); do
         case ${COMP_WORDS[i]} in
         --json | --log | --on-error | --on-foreign | --decay | --huge) ((i++)) ;;
-        --allocators | --rounds | --process | --html) ((i++)) ;;
+        --allocators | --rounds | --process | --html | --map) ((i++)) ;;
         --)
             ((i++))
             break
@@ -31,7 +31,7 @@ _freehold() {
         return
     fi
     case $previous in
-    --json | --log | --html)
+    --json | --log | --html | --map)
         mapfile -t COMPREPLY < <(compgen -f -- "$word")
         return
         ;;
@@ -69,7 +69,7 @@ _freehold() {
             mapfile -t COMPREPLY < <(compgen -W "--stats --json --log --on-error --on-foreign --decay --huge --help" -- "$word")
             ;;
         replay)
-            mapfile -t COMPREPLY < <(compgen -W "--allocators --rounds --process --latency --minimum --json --html --list --help" -- "$word")
+            mapfile -t COMPREPLY < <(compgen -W "--allocators --rounds --process --latency --minimum --json --html --map --list --help" -- "$word")
             ;;
         doctor)
             mapfile -t COMPREPLY < <(compgen -W "--json --help" -- "$word")

@@ -6,6 +6,7 @@
 
 #include "freehold/allocator.h"
 #include "freehold/arena.h"
+#include "freehold/context.h"
 #include "freehold/event.h"
 #include "freehold/fit.h"
 #include "freehold/fixed.h"
@@ -13,6 +14,8 @@
 #include "freehold/heap.h"
 #include "freehold/place.h"
 #include "freehold/pool.h"
+#include "freehold/scratch.h"
+#include "freehold/small.h"
 #include "freehold/source.h"
 #include "freehold/stats.h"
 #include "freehold/tlsf.h"

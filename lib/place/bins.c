@@ -15,7 +15,8 @@ static bool is_list_whole(unsigned char *base, uint32_t class, size_t *count)
         at = next;
         if (at != anchor) {
             uint32_t word = tags_read(base, at, head->key);
-            if (!(word & TAGS_FREE) || class_of(bins_map(base)->second, tags_units(word)) != class)
+            if (!(word & TAGS_FREE) ||
+                class_of(bins_of(base)->map.second, tags_units(word)) != class)
                 return false;
             ++*count;
         }
@@ -25,7 +26,7 @@ static bool is_list_whole(unsigned char *base, uint32_t class, size_t *count)
 
 int bins_check(unsigned char *base, size_t *count)
 {
-    const struct class_map *map = bins_map(base);
+    const struct class_map *map = &bins_of(base)->map;
     int broken = 0;
     for (uint32_t class = 1; class < map->last; class ++) {
         size_t before = *count;

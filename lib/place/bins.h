@@ -10,9 +10,8 @@
  * Links are units. A list has become empty when the two links of the block that leaves it are equal, and then they
  * name the head, whose distance from the first head is the class: a block is taken out without knowing its size.
  *
- * NOWHERE is put into class 0 and taken out of it as often as anybody likes, in any order: insert writes the
- * neighbour's link before the block's own, so that with NOWHERE already at the front its own links end as they were.
- * Class 0 is never searched.
+ * NOWHERE is linked to two nodes that nobody reads, so taking it out changes nothing, and no later call waits for what
+ * this one wrote.
  *
  * Lists are last in, first out: the block freed last is the one still in the cache.
  *
@@ -35,34 +34,35 @@ enum { BINS_CHOSEN = -1 };
 
 enum { BINS_NEXT, BINS_PREV }; /* words of a node */
 
-FH_INLINE struct class_map *bins_map(unsigned char *base)
+struct bins {
+    uint64_t heads; /* unit of class 0's head; the others follow */
+    struct class_map map;
+};
+
+FH_INLINE struct bins *bins_of(unsigned char *base)
 {
-    return (struct class_map *)(void *)(base + sizeof(struct tags_head));
+    return tags_index_data(base);
 }
 
 FH_INLINE uint32_t bins_second(unsigned char *base, int second)
 {
-    return second == BINS_CHOSEN ? bins_map(base)->second : (uint32_t)second;
+    return second == BINS_CHOSEN ? bins_of(base)->map.second : (uint32_t)second;
 }
 
 FH_INLINE size_t bins_bytes(uint32_t second, uint32_t most)
 {
     uint32_t last = class_of(second, most) + 1;
-    return sizeof(struct class_map) + class_map_words(last) * sizeof(uint64_t) +
+    return sizeof(struct bins) + class_map_words(last) * sizeof(uint64_t) +
            (last + 1) * (size_t)TAGS_UNIT;
 }
 
-/* The unit of class 0's head; the others follow. */
 FH_INLINE uint32_t bins_heads(unsigned char *base)
 {
-    size_t bytes = sizeof(struct tags_head) + sizeof(struct class_map) +
-                   class_map_words(bins_map(base)->last) * sizeof(uint64_t);
-    return (uint32_t)(bytes / TAGS_UNIT);
+    return (uint32_t)bins_of(base)->heads;
 }
 
 FH_INLINE void bins_insert(unsigned char *base, uint32_t block, uint32_t units, int second)
 {
-    struct class_map *map = bins_map(base);
     uint32_t class = class_of(bins_second(base, second), units);
     uint32_t head = bins_heads(base) + class, next = tags_node(base, head)[BINS_NEXT];
     tags_word *node = tags_node(base, block);
@@ -70,7 +70,8 @@ FH_INLINE void bins_insert(unsigned char *base, uint32_t block, uint32_t units, 
     node[BINS_NEXT] = next;
     node[BINS_PREV] = head;
     tags_node(base, head)[BINS_NEXT] = block;
-    class_map_set(map, class);
+    if (FH_UNLIKELY(next == head))
+        class_map_set(&bins_of(base)->map, class);
 }
 
 FH_INLINE void bins_remove(unsigned char *base, uint32_t block)
@@ -78,19 +79,21 @@ FH_INLINE void bins_remove(unsigned char *base, uint32_t block)
     uint32_t next = tags_node(base, block)[BINS_NEXT], prev = tags_node(base, block)[BINS_PREV];
     tags_node(base, prev)[BINS_NEXT] = next;
     tags_node(base, next)[BINS_PREV] = prev;
-    /* Clearing class 0 changes nothing. */
-    uint32_t heads = bins_heads(base);
-    class_map_clear(bins_map(base), tags_select(next == prev, next, heads) - heads);
+    if (FH_UNLIKELY(next == prev))
+        class_map_clear(&bins_of(base)->map, next - bins_heads(base));
 }
 
 FH_INLINE uint32_t bins_take(unsigned char *base, uint32_t units, int second)
 {
-    struct class_map *map = bins_map(base);
-    uint32_t class = class_map_next(map, class_fitting(bins_second(base, second), units));
+    struct class_map *map = &bins_of(base)->map;
+    uint32_t class = class_fitting(bins_second(base, second), units);
+    class = second == 0 ? class_map_next_in_one(map, class) : class_map_next(map, class);
     if (FH_UNLIKELY(class == map->last))
         return 0;
     uint32_t block = tags_node(base, bins_heads(base) + class)[BINS_NEXT];
     bins_remove(base, block);
+    if (block == 0)
+        __builtin_unreachable();
     return block;
 }
 
@@ -112,12 +115,16 @@ FH_INLINE uint32_t bins_take_hard(unsigned char *base, uint32_t units, int secon
 FH_INLINE void bins_open(unsigned char *base, uint32_t second)
 {
     struct tags_head *head = tags_head(base);
-    struct class_map *map = bins_map(base);
-    class_map_open(map, second, head->most);
+    struct bins *bins = bins_of(base);
+    class_map_open(&bins->map, second, head->most);
+    bins->heads =
+        (size_t)((unsigned char *)&bins->map.words[class_map_words(bins->map.last)] - base) /
+        TAGS_UNIT;
     uint32_t heads = bins_heads(base);
-    for (uint32_t i = heads; i <= heads + map->last; i++)
+    for (uint32_t i = heads; i <= heads + bins->map.last; i++)
         tags_node(base, i)[BINS_NEXT] = tags_node(base, i)[BINS_PREV] = i;
-    head->nowhere_node[BINS_NEXT] = head->nowhere_node[BINS_PREV] = heads;
+    tags_node(base, TAGS_NOWHERE)[BINS_NEXT] = TAGS_SINK;
+    tags_node(base, TAGS_NOWHERE)[BINS_PREV] = TAGS_SINK + 1;
 }
 
 /* Every list: rings closed, blocks free and of their class, the map's bit right. */

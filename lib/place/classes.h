@@ -70,9 +70,8 @@ FH_INLINE void class_map_set(struct class_map *map, uint32_t class)
 
 FH_INLINE void class_map_clear(struct class_map *map, uint32_t class)
 {
-    uint64_t word = map->words[class / 64] & ~((uint64_t)1 << class % 64);
-    map->words[class / 64] = word;
-    map->top &= ~((uint64_t)(word == 0) << class / 64);
+    if ((map->words[class / 64] &= ~((uint64_t)1 << class % 64)) == 0)
+        map->top &= ~((uint64_t)1 << class / 64);
 }
 
 FH_INLINE bool class_map_has(const struct class_map *map, uint32_t class)
@@ -91,6 +90,12 @@ FH_INLINE uint32_t class_map_next(const struct class_map *map, uint32_t class)
         bits = map->words[word];
     }
     return word * 64 + (uint32_t)__builtin_ctzll(bits);
+}
+
+/* The same where there is but one word (s = 0). */
+FH_INLINE uint32_t class_map_next_in_one(const struct class_map *map, uint32_t class)
+{
+    return (uint32_t)__builtin_ctzll(map->words[0] & (uint64_t)-1 << class);
 }
 
 /* Empties the map of a range whose largest block has `most` units. */

@@ -66,7 +66,7 @@ struct by_address {
 
 FH_INLINE struct by_address *by_address(unsigned char *base)
 {
-    return (struct by_address *)(void *)(base + sizeof(struct tags_head));
+    return tags_index_data(base);
 }
 
 FH_INLINE uint32_t most_below(unsigned char *base, uint32_t node)
@@ -249,7 +249,7 @@ static void check_by_address(struct look *look, uint32_t node, uint32_t parent)
 
 FH_INLINE struct class_map *by_size(unsigned char *base)
 {
-    return (struct class_map *)(void *)(base + sizeof(struct tags_head));
+    return tags_index_data(base);
 }
 
 /* The roots lie behind the map. */
@@ -488,7 +488,7 @@ static const struct fh_allocator_ops ops[] = {
 
 struct fh_allocator fh_fit_allocator(struct fh_fit *self)
 {
-    uint32_t policy = tags_head(self->tags.ground.base)->choice;
+    uint32_t policy = tags_head(tags_base(&self->tags))->choice;
     return (struct fh_allocator){.ops = &ops[policy], .self = &self->tags};
 }
 

@@ -16,10 +16,10 @@ static uint32_t key_for(uintptr_t address)
 }
 
 /* The unit at which the sentinel stands in a range of so many bytes. */
-static uint32_t end_of(const struct fh_ground *ground, size_t granule)
+static uint32_t end_of(size_t bytes, size_t granule)
 {
-    size_t bytes = fh_min(ground->bytes, (size_t)(TAGS_LIMIT - 1) * TAGS_UNIT);
-    return (uint32_t)(fh_align_down(bytes, granule) / TAGS_UNIT);
+    size_t most = (size_t)(TAGS_LIMIT - 1) * TAGS_UNIT;
+    return (uint32_t)(fh_align_down(fh_min(bytes - TAGS_ORIGIN, most), granule) / TAGS_UNIT);
 }
 
 /* Lays out an opened ground; false when it has no room for one block. */
@@ -27,21 +27,25 @@ static bool lay_out(struct fh_tags *tags, const struct tags_index *index, size_t
                     uint32_t choice)
 {
     struct fh_ground *ground = &tags->ground;
-    uint32_t most = (uint32_t)fh_min(ground->capacity / TAGS_UNIT, TAGS_LIMIT - 1);
+    uint32_t most = end_of(ground->capacity, granule);
     size_t least = fh_align_up((size_t)index->least(choice) * TAGS_UNIT, granule);
     size_t first =
         fh_align_up(sizeof(struct tags_head) + index->bytes(choice, most) + 4, FH_ALIGN_DEFAULT);
-    if (first + least > (size_t)most * TAGS_UNIT || !fh_ground_grow(ground, first + least))
+    if (first + least > (size_t)most * TAGS_UNIT + TAGS_ORIGIN ||
+        !fh_ground_grow(ground, first + least))
         return false;
-    struct tags_head *head = tags_head(ground->base);
-    *head = (struct tags_head){
+    uint32_t begin = (uint32_t)((first - TAGS_ORIGIN) / TAGS_UNIT);
+    *tags_head(tags_base(tags)) = (struct tags_head){
         .magic = index->magic,
         .key = key_for((uintptr_t)ground->base),
         .granule = (uint32_t)granule,
         .least = (uint32_t)(least / TAGS_UNIT),
-        .first = (uint32_t)(first / TAGS_UNIT),
-        .most = most - (uint32_t)(first / TAGS_UNIT),
+        .first = begin,
+        .most = most - begin,
         .choice = choice,
+        .largest = (size_t)(most - begin) * TAGS_UNIT - 4,
+        .rounding = 4 + granule - 1,
+        .mask = -(uint64_t)granule,
     };
     tags_clear(tags, index);
     return true;
@@ -68,7 +72,7 @@ int tags_attach(struct fh_tags *tags, const struct tags_index *index, void *memo
 {
     const struct tags_head *head = memory;
     if ((uintptr_t)memory % FH_ALIGN_DEFAULT != 0 || bytes < sizeof *head ||
-        head->magic != index->magic || (size_t)head->end * TAGS_UNIT > bytes)
+        head->magic != index->magic || (size_t)head->end * TAGS_UNIT + TAGS_ORIGIN > bytes)
         return fh_error(FH_EINVAL);
     *tags = (struct fh_tags){.is_watched = fh_poison_is_on()};
     fh_ground_attach(&tags->ground, memory, bytes);
@@ -77,9 +81,10 @@ int tags_attach(struct fh_tags *tags, const struct tags_index *index, void *memo
 
 void tags_clear(struct fh_tags *tags, const struct tags_index *index)
 {
-    unsigned char *base = tags->ground.base;
+    unsigned char *base = tags_base(tags);
     struct tags_head *head = tags_head(base);
-    uint32_t first = head->first, end = end_of(&tags->ground, head->granule), key = head->key;
+    uint32_t first = head->first, key = head->key;
+    uint32_t end = end_of(tags->ground.bytes, head->granule);
     if (tags->is_watched)
         fh_unpoison(tags_address(base, first), (size_t)(end - first) * TAGS_UNIT);
     head->end = end;
@@ -112,15 +117,15 @@ void tags_hide(unsigned char *base, uint32_t block, uint32_t units, unsigned nod
 
 uint32_t tags_grow(struct fh_tags *tags, const struct tags_index *index, uint32_t units)
 {
-    unsigned char *base = tags->ground.base;
+    unsigned char *base = tags_base(tags);
     struct tags_head *head = tags_head(base);
     uint32_t key = head->key, end = head->end;
     bool joins = tags_read(base, end, key) & TAGS_PREV_FREE;
     uint32_t before = joins ? *tags_last_word(base, end) : 0, block = end - before;
     if (before < units) {
-        if (!fh_ground_grow(&tags->ground, ((size_t)block + units) * TAGS_UNIT))
+        if (!fh_ground_grow(&tags->ground, ((size_t)block + units) * TAGS_UNIT + TAGS_ORIGIN))
             return 0;
-        head->end = end_of(&tags->ground, head->granule);
+        head->end = end_of(tags->ground.bytes, head->granule);
         if (head->end < block + units) { /* TAGS_LIMIT */
             head->end = end;
             return 0;
@@ -136,15 +141,14 @@ uint32_t tags_grow(struct fh_tags *tags, const struct tags_index *index, uint32_
     return block;
 }
 
-uint32_t tags_take_slow(struct fh_tags *tags, const struct tags_index *index, uint32_t units,
-                        unsigned flags, size_t size)
+static uint32_t take_slow(struct fh_tags *tags, const struct tags_index *index, uint32_t units,
+                          unsigned flags, size_t size)
 {
-    unsigned char *base = tags->ground.base;
-    uint32_t block = 0;
+    unsigned char *base = tags_base(tags);
+    uint32_t block;
     FH_PROBE2(tags_alloc_slow, base, size);
-    for (bool was_asked = false; units <= tags_head(base)->most; was_asked = true) {
-        if (was_asked)
-            block = index->take(base, units);
+    for (bool was_asked = false;; was_asked = true) {
+        block = index->take(base, units);
         if (block == 0 && index->take_hard != NULL)
             block = index->take_hard(base, units);
         if (block == 0 && !(flags & FH_ALLOC_NO_GROWTH))
@@ -157,21 +161,19 @@ uint32_t tags_take_slow(struct fh_tags *tags, const struct tags_index *index, ui
     return block;
 }
 
-/* ---- Alignment --------------------------------------------------------------------------------- */
+/* ---- Allocating, all cases ----------------------------------------------------------------------- */
 
-void *tags_alloc_aligned(struct fh_tags *tags, const struct tags_index *index, size_t size,
-                         size_t align, unsigned flags)
+static void *alloc_aligned(struct fh_tags *tags, const struct tags_index *index, size_t size,
+                           size_t align, unsigned flags)
 {
-    unsigned char *base = tags->ground.base;
+    unsigned char *base = tags_base(tags);
     struct tags_head *head = tags_head(base);
-    if (!fh_is_pow2(align) || align > FH_ALIGN_MAX)
-        return fh_fail(FH_EINVAL);
     /* Room for the logarithm, and for a block in front that is free or not there. */
-    uint32_t units = tags_units_for(head, size > SIZE_MAX - 4 ? size : size + 4);
-    uint32_t wanted = units + head->least + (uint32_t)((align - head->granule) / TAGS_UNIT);
-    uint32_t block = wanted <= head->most ? index->take(base, wanted) : 0;
-    if (block == 0)
-        block = tags_take_slow(tags, index, wanted, flags, size);
+    size_t room = head->least * TAGS_UNIT + align - head->granule;
+    if (head->largest < room + 4 || size > head->largest - room - 4)
+        return fh_fail(FH_ENOMEM);
+    uint32_t units = tags_units_for(head, size + 4);
+    uint32_t block = take_slow(tags, index, units + (uint32_t)(room / TAGS_UNIT), flags, size);
     if (block == 0)
         return NULL;
     uint32_t total = tags_size_of(base, block);
@@ -192,10 +194,51 @@ void *tags_alloc_aligned(struct fh_tags *tags, const struct tags_index *index, s
         if (tags->is_watched)
             tags_hide(base, block, lead, index->node_bytes);
     }
-    void *ptr = tags_address(base, begin);
-    if (flags & FH_ALLOC_ZEROED)
+    return tags_address(base, begin);
+}
+
+static void *alloc_plain(struct fh_tags *tags, const struct tags_index *index, size_t size,
+                         unsigned flags)
+{
+    unsigned char *base = tags_base(tags);
+    if (size > tags_head(base)->largest)
+        return fh_fail(FH_ENOMEM);
+    uint32_t units = tags_units_for(tags_head(base), size);
+    uint32_t block = take_slow(tags, index, units, flags, size);
+    if (block == 0)
+        return NULL;
+    uint32_t total = tags_size_of(base, block);
+    tags_unhide(tags, block, total);
+    tags_carve(base, index, block, total, units, 0);
+    tags_hide_rest(tags, index, block, total);
+    return tags_address(base, block);
+}
+
+void *tags_alloc_slow(struct fh_tags *tags, const struct tags_index *index, size_t size,
+                      size_t align, unsigned flags)
+{
+    if ((align & (align - 1)) != 0 || align > FH_ALIGN_MAX)
+        return fh_fail(FH_EINVAL);
+    void *ptr = align > tags_head(tags_base(tags))->granule
+                    ? alloc_aligned(tags, index, size, align, flags)
+                    : alloc_plain(tags, index, size, flags);
+    if (ptr != NULL && flags & FH_ALLOC_ZEROED)
         __builtin_memset(ptr, 0, size);
     return ptr;
+}
+
+void tags_free_slow(struct fh_tags *tags, const struct tags_index *index, void *ptr)
+{
+    unsigned char *base = tags_base(tags);
+    uint32_t block, word;
+    if (ptr == NULL)
+        return;
+    bool is_block = tags_find(tags, ptr, &block, &word);
+    uint32_t before = is_block && word & TAGS_PREV_FREE ? *tags_last_word(base, block) : 0;
+    if (!is_block || !tags_join(base, index, block, word))
+        tags_report(tags, ptr);
+    else if (tags->is_watched)
+        tags_hide(base, block - before, tags_size_of(base, block - before), index->node_bytes);
 }
 
 /* ---- Resizing ---------------------------------------------------------------------------------- */
@@ -208,17 +251,17 @@ struct surroundings {
     uint32_t next;
     uint32_t after; /* units of the free block behind, or 0 */
     uint32_t align_log2;
-    uint32_t wanted; /* units it is to have */
+    uint32_t wanted; /* units it is to have; more than `most`: no block can */
 };
 
 /* False: the pointer is none of a live block; reported. */
 static bool survey(const struct fh_tags *tags, void *ptr, size_t new_size,
                    struct surroundings *around)
 {
-    unsigned char *base = tags->ground.base;
+    unsigned char *base = tags_base(tags);
     const struct tags_head *head = tags_head(base);
-    uint32_t word, block = tags_find(tags, ptr, &word);
-    if (block == 0) {
+    uint32_t word, block;
+    if (!tags_find(tags, ptr, &block, &word)) {
         tags_report(tags, ptr);
         return false;
     }
@@ -240,7 +283,8 @@ static bool survey(const struct fh_tags *tags, void *ptr, size_t new_size,
         .next = next,
         .after = after,
         .align_log2 = is_further ? *tags_last_word(base, next) : 0,
-        .wanted = tags_units_for(head, new_size > SIZE_MAX - extra ? new_size : new_size + extra),
+        .wanted = new_size > head->largest - extra ? head->most + 1
+                                                   : tags_units_for(head, new_size + extra),
     };
     return true;
 }
@@ -249,7 +293,7 @@ static bool survey(const struct fh_tags *tags, void *ptr, size_t new_size,
 static void settle(struct fh_tags *tags, const struct tags_index *index,
                    const struct surroundings *around, uint32_t begin, uint32_t total)
 {
-    unsigned char *base = tags->ground.base;
+    unsigned char *base = tags_base(tags);
     uint32_t key = tags_head(base)->key, flags = around->word & TAGS_FURTHER;
     if (begin == around->block)
         flags |= around->word & TAGS_PREV_FREE;
@@ -267,8 +311,8 @@ static void absorb_next(struct fh_tags *tags, const struct tags_index *index,
                         const struct surroundings *around)
 {
     if (around->after != 0) {
-        index->remove(tags->ground.base, around->next, around->after);
-        tags_kill(tags->ground.base, around->next, tags_head(tags->ground.base)->key);
+        index->remove(tags_base(tags), around->next, around->after);
+        tags_kill(tags_base(tags), around->next, tags_head(tags_base(tags))->key);
     }
 }
 
@@ -290,7 +334,7 @@ static bool stretch(struct fh_tags *tags, const struct tags_index *index,
 static bool stretch_by_growth(struct fh_tags *tags, const struct tags_index *index,
                               const struct surroundings *around)
 {
-    unsigned char *base = tags->ground.base;
+    unsigned char *base = tags_base(tags);
     struct tags_head *head = tags_head(base);
     if (around->wanted > head->most || around->next + around->after != head->end ||
         tags_grow(tags, index, around->wanted - around->old) == 0)
@@ -306,7 +350,7 @@ static bool stretch_by_growth(struct fh_tags *tags, const struct tags_index *ind
 static void *slide(struct fh_tags *tags, const struct tags_index *index,
                    const struct surroundings *around, size_t new_size)
 {
-    unsigned char *base = tags->ground.base;
+    unsigned char *base = tags_base(tags);
     uint32_t begin = around->block - around->before;
     uint32_t total = around->before + around->old + around->after;
     unsigned char *to = tags_address(base, begin);
@@ -346,7 +390,7 @@ void *tags_resize(struct fh_tags *tags, const struct tags_index *index,
     if ((align & (align - 1)) != 0 || align > FH_ALIGN_MAX || !survey(tags, ptr, new_size, &around))
         return fh_fail(FH_EINVAL);
     size_t given = (size_t)1 << around.align_log2;
-    if (align <= fh_max(given, tags_head(tags->ground.base)->granule)) {
+    if (align <= fh_max(given, tags_head(tags_base(tags))->granule)) {
         if (stretch(tags, index, &around))
             return ptr;
         void *moved = slide(tags, index, &around, new_size);
@@ -363,8 +407,8 @@ void *tags_resize(struct fh_tags *tags, const struct tags_index *index,
 
 size_t tags_usable_size(const struct fh_tags *tags, const void *ptr)
 {
-    uint32_t word;
-    if (tags_find(tags, ptr, &word) != 0)
+    uint32_t word, block;
+    if (tags_find(tags, ptr, &block, &word))
         return tags_usable(word);
     tags_report(tags, ptr);
     return 0;
@@ -372,17 +416,17 @@ size_t tags_usable_size(const struct fh_tags *tags, const void *ptr)
 
 bool tags_owns(const struct fh_tags *tags, const void *address)
 {
-    const struct tags_head *head = tags_head(tags->ground.base);
-    uintptr_t offset = (uintptr_t)address - (uintptr_t)tags->ground.base;
+    const struct tags_head *head = tags_head(tags_base(tags));
+    uintptr_t offset = (uintptr_t)address - (uintptr_t)tags_base(tags);
     return offset >= (size_t)head->first * TAGS_UNIT && offset < (size_t)head->end * TAGS_UNIT;
 }
 
 bool tags_size_matches(const struct fh_tags *tags, const void *ptr, size_t size, size_t align)
 {
-    unsigned char *base = tags->ground.base;
+    unsigned char *base = tags_base(tags);
     const struct tags_head *head = tags_head(base);
-    uint32_t word, block = tags_find(tags, ptr, &word);
-    if (block == 0) {
+    uint32_t word, block;
+    if (!tags_find(tags, ptr, &block, &word)) {
         tags_report(tags, ptr);
         return false;
     }
@@ -390,7 +434,8 @@ bool tags_size_matches(const struct fh_tags *tags, const void *ptr, size_t size,
     uint32_t units = tags_units(word);
     size_t extra = is_further ? 4 : 0;
     size_t given = is_further ? (size_t)1 << *tags_last_word(base, block + units) : head->granule;
-    uint32_t wanted = tags_units_for(head, size > SIZE_MAX - extra ? size : size + extra);
+    uint32_t wanted =
+        size > head->largest - extra ? head->most + 1 : tags_units_for(head, size + extra);
     /* A rest that is too small for a block stays with this one. */
     if (wanted <= units && units - wanted < head->least && align <= given)
         return true;
@@ -407,7 +452,7 @@ struct step {
 /* The block behind, or the first one; false at the end, or where a size can't be right (then *is_broken). */
 static bool next_step(const struct fh_tags *tags, struct step *at, bool *is_broken)
 {
-    unsigned char *base = tags->ground.base;
+    unsigned char *base = tags_base(tags);
     const struct tags_head *head = tags_head(base);
     at->block = at->block == 0 ? head->first : at->block + tags_units(at->word);
     if (at->block == head->end)
@@ -420,7 +465,7 @@ static bool next_step(const struct fh_tags *tags, struct step *at, bool *is_brok
 
 void tags_report(const struct fh_tags *tags, const void *ptr)
 {
-    size_t offset = (size_t)((const unsigned char *)ptr - tags->ground.base);
+    size_t offset = (size_t)((uintptr_t)ptr - (uintptr_t)tags_base(tags));
     struct step at = {0};
     bool is_broken = false;
     if (!tags_owns(tags, ptr)) {
@@ -440,7 +485,7 @@ void tags_report(const struct fh_tags *tags, const void *ptr)
         return;
     }
     if (is_broken)
-        fh_misuse("heap-corruption", tags_address(tags->ground.base, at.block),
+        fh_misuse("heap-corruption", tags_address(tags_base(tags), at.block),
                   "the block's size was overwritten");
 }
 
@@ -451,7 +496,7 @@ int tags_walk(const struct fh_tags *tags, int (*visit)(void *context, const stru
     bool is_broken = false;
     while (next_step(tags, &at, &is_broken)) {
         struct fh_block block = {
-            .address = tags_address(tags->ground.base, at.block),
+            .address = tags_address(tags_base(tags), at.block),
             .usable = tags_usable(at.word),
             .is_live = !(at.word & TAGS_FREE),
         };
@@ -497,14 +542,15 @@ int tags_measure(const struct fh_tags *tags, struct fh_measure *out)
 
 int tags_check(const struct fh_tags *tags, const struct tags_index *index)
 {
-    unsigned char *base = tags->ground.base;
+    unsigned char *base = tags_base(tags);
     const struct tags_head *head = tags_head(base);
     int broken = 0;
     size_t free_blocks = 0, indexed = 0;
     struct step at = {0};
     bool is_broken = false, was_free = false;
     uint32_t last_units = 0;
-    if (head->magic != index->magic || (size_t)head->end * TAGS_UNIT > tags->ground.bytes) {
+    if (head->magic != index->magic ||
+        (size_t)head->end * TAGS_UNIT + TAGS_ORIGIN > tags->ground.bytes) {
         fh_broken("%s", "the head of the range is damaged");
         return 1;
     }

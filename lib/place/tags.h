@@ -81,26 +81,34 @@ enum tags_flags {
 /* What the engine reads and writes in memory that programs use for whatever they like. */
 typedef uint32_t __attribute__((may_alias)) tags_word;
 
-/* At the base of the range. The index's own data follow. */
+/* Begins the range. Units are counted from `nowhere_node` on, which is the origin that functions here are given:
+ * block 0 is nobody's. The index's own data follow the head. */
 struct tags_head {
-    uint32_t magic;   /* of the manager that made the range; last byte: version of the layout */
-    uint32_t key;     /* words are stored xor this */
+    uint32_t magic; /* of the manager that made the range; last byte: version of the layout */
+    uint32_t key;   /* words are stored xor this */
+    uint32_t nowhere_tag;
+    uint32_t nowhere_word;
+    uint32_t nowhere_node[2];
+    uint32_t sink[4]; /* two nodes: the index may write here what nobody is to read */
     uint32_t granule; /* bytes: 8 or 16 */
     uint32_t
         least; /* units of the smallest block: holds a node and a tag, a multiple of the granule */
     uint32_t first; /* unit of the first block */
-    uint32_t end;   /* unit of the sentinel; 8 * end bytes are in use */
+    uint32_t end;   /* unit of the sentinel */
     uint32_t
         most; /* units that one block can have at most, when the range has grown to its capacity */
-    uint32_t choice; /* what the manager was opened with: a policy, a second level */
-    /* The block that isn't there: its tag, its word, its node. */
-    uint32_t nowhere_tag;
-    uint32_t nowhere_word;
-    uint32_t nowhere_node[2];
+    uint32_t choice;         /* what the manager was opened with: a policy, a second level */
+    uint64_t largest;        /* bytes of its user that the largest block can have */
+    uint64_t rounding, mask; /* what is added to a size and kept of it: see tags_units_for */
 };
 
-enum { TAGS_NOWHERE = offsetof(struct tags_head, nowhere_node) / TAGS_UNIT };
-_Static_assert(offsetof(struct tags_head, nowhere_node) % TAGS_UNIT == 0, "in units");
+enum {
+    TAGS_NOWHERE = 0,
+    TAGS_SINK = 1,
+    TAGS_ORIGIN = offsetof(struct tags_head, nowhere_node), /* bytes before it */
+};
+_Static_assert(TAGS_ORIGIN == 16, "keeps what base is aligned to");
+_Static_assert(offsetof(struct tags_head, sink) == TAGS_ORIGIN + TAGS_SINK * TAGS_UNIT, "a unit");
 _Static_assert(sizeof(struct tags_head) % TAGS_UNIT == 0, "the index follows, in units");
 
 /* The free blocks, sorted for a policy. `base` is the range's; `units` the block's size. insert and remove also
@@ -127,7 +135,19 @@ struct tags_index {
 
 FH_INLINE struct tags_head *tags_head(unsigned char *base)
 {
-    return (struct tags_head *)(void *)base;
+    return (struct tags_head *)(void *)(base - TAGS_ORIGIN);
+}
+
+/* What units are counted from. */
+FH_INLINE unsigned char *tags_base(const struct fh_tags *tags)
+{
+    return tags->ground.base + TAGS_ORIGIN;
+}
+
+/* Where the index has its data. */
+FH_INLINE void *tags_index_data(unsigned char *base)
+{
+    return base - TAGS_ORIGIN + sizeof(struct tags_head);
 }
 
 /* Also reads where a wrong pointer points, which AddressSanitizer may have been told not to touch. */
@@ -191,10 +211,10 @@ FH_INLINE uint32_t tags_size_of(unsigned char *base, uint32_t block)
     return tags_units(tags_read(base, block, tags_head(base)->key));
 }
 
-/* a or b, without a branch; compilers like to turn ?: into one. */
-FH_INLINE uint32_t tags_select(uint32_t is_first, uint32_t a, uint32_t b)
+/* x, or 0 (nothing, NOWHERE), without a branch; compilers like to turn ?: into one. */
+FH_INLINE uint32_t tags_if(uint32_t is_so, uint32_t x)
 {
-    return b ^ ((a ^ b) & -is_first);
+    return x & -is_so;
 }
 
 /* Bytes of a live block that are its user's. */
@@ -215,11 +235,11 @@ FH_HIDDEN void tags_clear(struct fh_tags *tags, const struct tags_index *index);
 FH_HIDDEN void tags_close(struct fh_tags *tags);
 /* Grows the range until its last block has `units`, and takes that block out of the index. 0: it can't. */
 FH_HIDDEN uint32_t tags_grow(struct fh_tags *tags, const struct tags_index *index, uint32_t units);
-/* The second half of alloc: nothing was found at once. */
-FH_HIDDEN uint32_t tags_take_slow(struct fh_tags *tags, const struct tags_index *index,
-                                  uint32_t units, unsigned flags, size_t size);
-FH_HIDDEN void *tags_alloc_aligned(struct fh_tags *tags, const struct tags_index *index,
-                                   size_t size, size_t align, unsigned flags);
+/* All of alloc: alignment, flags, growth, a program that is asked for help, watchers. */
+FH_HIDDEN void *tags_alloc_slow(struct fh_tags *tags, const struct tags_index *index, size_t size,
+                                size_t align, unsigned flags);
+/* All of free: NULL, wrong pointers, watchers. */
+FH_HIDDEN void tags_free_slow(struct fh_tags *tags, const struct tags_index *index, void *ptr);
 FH_HIDDEN bool tags_resize_in_place(struct fh_tags *tags, const struct tags_index *index, void *ptr,
                                     size_t new_size);
 FH_HIDDEN void *tags_resize(struct fh_tags *tags, const struct tags_index *index,
@@ -240,83 +260,79 @@ FH_HIDDEN void tags_hide(unsigned char *base, uint32_t block, uint32_t units, un
 
 /* ---- Sizes ------------------------------------------------------------------------------------- */
 
-/* Units of a block for `size` bytes of its user; more than `most` when no block can have them. */
+/* Units of a block for `size` bytes of its user, which must not be more than `largest`: with its word, rounded up to the
+ * granule. */
 FH_INLINE uint32_t tags_units_for(const struct tags_head *head, size_t size)
 {
-    size_t granule = head->granule;
-    size = fh_min(size, (size_t)head->most * TAGS_UNIT);
-    uint32_t units = (uint32_t)(((size + 3 + granule) & -granule) >> TAGS_UNIT_LOG2);
+    uint32_t units = (uint32_t)(((size + head->rounding) & head->mask) >> TAGS_UNIT_LOG2);
     return units > head->least ? units : head->least;
 }
 
-/* ---- The three moves: carve, join, find a pointer's block --------------------------------------- */
+/* ---- The three moves: carve, join, find a pointer's block, join --------------------------------------- */
 
 /* Makes the first `units` of a block that is in no index a live one; the rest becomes free. `total` is the
- * block's size, its front neighbour is live or `flags` says PREV_FREE. */
+ * block's size, its front neighbour is live or `flags` says PREV_FREE. (A branch: there nearly always is a rest.) */
 FH_INLINE void tags_carve(unsigned char *base, const struct tags_index *index, uint32_t block,
                           uint32_t total, uint32_t units, uint32_t flags)
 {
     struct tags_head *head = tags_head(base);
-    uint32_t key = head->key;
-    uint32_t is_split = total - units >= head->least;
-    uint32_t rest = (total - units) & -is_split;
-    units = total - rest;
-    uint32_t next = block + units;
-    tags_write(base, block, units << TAGS_FLAGS_LOG2 | flags, key);
-    uint32_t next_word = tags_read(base, next, key) & ~(uint32_t)TAGS_PREV_FREE;
-    tags_write(base, next, tags_select(is_split, tags_free_word(rest), next_word), key);
-    *tags_last_word(base, tags_select(is_split, next + rest, TAGS_NOWHERE)) = rest;
-    index->insert(base, tags_select(is_split, next, TAGS_NOWHERE), rest);
+    uint32_t key = head->key, rest = total - units;
+    if (FH_LIKELY(rest >= head->least)) {
+        uint32_t next = block + units;
+        tags_write(base, block, units << TAGS_FLAGS_LOG2 | flags, key);
+        tags_write(base, next, tags_free_word(rest), key);
+        *tags_last_word(base, next + rest) = rest;
+        index->insert(base, next, rest);
+    } else {
+        uint32_t next = block + total;
+        tags_write(base, block, total << TAGS_FLAGS_LOG2 | flags, key);
+        tags_write(base, next, tags_read(base, next, key) & ~(uint32_t)TAGS_PREV_FREE, key);
+    }
 }
 
-/* The block of a pointer, its word in *word; 0 when it is no live one. */
-FH_INLINE uint32_t tags_find(const struct fh_tags *tags, const void *ptr, uint32_t *word)
+/* The block of a pointer and its word; false when it is no live one. */
+FH_INLINE bool tags_find(const struct fh_tags *tags, const void *ptr, uint32_t *block,
+                         uint32_t *word)
 {
-    unsigned char *base = tags->ground.base;
+    unsigned char *base = tags_base(tags);
     const struct tags_head *head = tags_head(base);
-    size_t offset = (size_t)((const unsigned char *)ptr - base);
-    uint32_t first = head->first, end = head->end;
-    if (FH_UNLIKELY((offset & (head->granule - 1)) != 0 ||
-                    offset - (size_t)first * TAGS_UNIT >= (size_t)(end - first) * TAGS_UNIT))
-        return 0;
-    uint32_t block = (uint32_t)(offset >> TAGS_UNIT_LOG2);
-    *word = tags_read(base, block, head->key);
-    /* Less than the smallest block wraps to more than there can be. */
-    if (FH_UNLIKELY((*word & TAGS_FREE) != 0 ||
-                    tags_units(*word) - head->least > end - block - head->least))
-        return 0;
-    return block;
+    uint64_t offset = (uint64_t)((uintptr_t)ptr - (uintptr_t)base);
+    /* The lowest three bits become the highest: what is not a multiple of a unit is out of range. */
+    uint64_t unit = offset >> TAGS_UNIT_LOG2 | offset << (64 - TAGS_UNIT_LOG2);
+    uint32_t end = head->end;
+    if (FH_UNLIKELY(unit - head->first >= end - head->first))
+        return false;
+    *block = (uint32_t)unit;
+    *word = tags_read(base, *block, head->key);
+    /* FREE becomes the highest bit, and size 0 wraps: one comparison says live, of a size from 1 to what is
+     * left of the range. */
+    uint32_t turned = *word >> 1 | *word << 31;
+    return FH_LIKELY(turned - (1u << (TAGS_FLAGS_LOG2 - 1)) < (end - *block)
+                                                                  << (TAGS_FLAGS_LOG2 - 1));
 }
 
 /* Frees a live block that tags_find has found. False: its neighbours disagree, nothing is changed. */
-FH_INLINE bool tags_join(struct fh_tags *tags, const struct tags_index *index, uint32_t block,
+FH_INLINE bool tags_join(unsigned char *base, const struct tags_index *index, uint32_t block,
                          uint32_t word)
 {
-    unsigned char *base = tags->ground.base;
     struct tags_head *head = tags_head(base);
     uint32_t key = head->key;
     uint32_t next = block + tags_units(word);
     uint32_t next_word = tags_read(base, next, key);
     uint32_t is_prev_free = word / TAGS_PREV_FREE & 1, is_next_free = next_word & TAGS_FREE;
-    uint32_t before = *tags_last_word(base, tags_select(is_prev_free, block, TAGS_NOWHERE));
-    if (FH_UNLIKELY((next_word & TAGS_PREV_FREE) != 0 || before > block - head->first))
-        return false;
-    uint32_t begin = block - before;
-    uint32_t prev_node = tags_select(is_prev_free, begin, TAGS_NOWHERE);
-    uint32_t after = tags_units(next_word) & -is_next_free;
-    uint32_t end = next + after;
-    if (FH_UNLIKELY(tags_read(base, prev_node, key) != tags_free_word(before) || end > head->end))
+    uint32_t before = *tags_last_word(base, tags_if(is_prev_free, block));
+    uint32_t begin = block - before, prev_node = tags_if(is_prev_free, begin);
+    uint32_t after = tags_if(is_next_free, tags_units(next_word)), end = next + after;
+    if (FH_UNLIKELY((next_word & TAGS_PREV_FREE) != 0 || before > block - head->first ||
+                    end > head->end || tags_read(base, prev_node, key) != tags_free_word(before)))
         return false;
     index->remove(base, prev_node, before);
-    index->remove(base, tags_select(is_next_free, next, TAGS_NOWHERE), after);
-    tags_write(base, next, tags_select(is_next_free, 0, next_word | TAGS_PREV_FREE), key);
+    index->remove(base, tags_if(is_next_free, next), after);
+    tags_write(base, next, (next_word | TAGS_PREV_FREE) & (is_next_free - 1), key);
     tags_kill(base, block, key);
-    uint32_t total = end - begin;
-    tags_write(base, begin, tags_free_word(total), key);
-    *tags_last_word(base, end) = total;
-    index->insert(base, begin, total);
-    if (FH_UNLIKELY(tags->is_watched))
-        tags_hide(base, begin, total, index->node_bytes);
+    tags_write(base, begin, tags_free_word(end - begin), key);
+    *tags_last_word(base, end) = end - begin;
+    index->insert(base, begin, end - begin);
     return true;
 }
 
@@ -326,7 +342,7 @@ FH_INLINE bool tags_join(struct fh_tags *tags, const struct tags_index *index, u
 FH_INLINE void tags_unhide(const struct fh_tags *tags, uint32_t block, uint32_t units)
 {
     if (FH_UNLIKELY(tags->is_watched))
-        fh_unpoison(tags_address(tags->ground.base, block), (size_t)units * TAGS_UNIT - 4);
+        fh_unpoison(tags_address(tags_base(tags), block), (size_t)units * TAGS_UNIT - 4);
 }
 
 /* What remains free of a block of `total` units after it was carved. */
@@ -334,45 +350,34 @@ FH_INLINE void tags_hide_rest(const struct fh_tags *tags, const struct tags_inde
                               uint32_t block, uint32_t total)
 {
     if (FH_UNLIKELY(tags->is_watched)) {
-        uint32_t units = tags_size_of(tags->ground.base, block);
+        uint32_t units = tags_size_of(tags_base(tags), block);
         if (units < total)
-            tags_hide(tags->ground.base, block + units, total - units, index->node_bytes);
+            tags_hide(tags_base(tags), block + units, total - units, index->node_bytes);
     }
 }
 
+/* What needs more than a block from the index, and that whole, is done by tags_alloc_slow. */
 FH_INLINE void *tags_alloc(struct fh_tags *tags, const struct tags_index *index, size_t size,
                            size_t align, unsigned flags)
 {
-    unsigned char *base = tags->ground.base;
+    unsigned char *base = tags_base(tags);
     struct tags_head *head = tags_head(base);
-    if (FH_UNLIKELY(align > head->granule))
-        return tags_alloc_aligned(tags, index, size, align, flags);
-    if (FH_UNLIKELY((align & (align - 1)) != 0))
-        return fh_fail(FH_EINVAL);
+    if (FH_UNLIKELY((align | flags) != 0 || size > head->largest || tags->is_watched))
+        return tags_alloc_slow(tags, index, size, align, flags);
     uint32_t units = tags_units_for(head, size);
-    uint32_t block = FH_LIKELY(units <= head->most) ? index->take(base, units) : 0;
-    if (FH_UNLIKELY(block == 0)) {
-        block = tags_take_slow(tags, index, units, flags, size);
-        if (block == 0)
-            return NULL;
-    }
-    uint32_t total = tags_size_of(base, block);
-    tags_unhide(tags, block, total);
-    tags_carve(base, index, block, total, units, 0);
-    tags_hide_rest(tags, index, block, total);
-    void *ptr = tags_address(base, block);
-    if (FH_UNLIKELY(flags & FH_ALLOC_ZEROED))
-        __builtin_memset(ptr, 0, size);
-    return ptr;
+    uint32_t block = index->take(base, units);
+    if (FH_UNLIKELY(block == 0))
+        return tags_alloc_slow(tags, index, size, align, flags);
+    tags_carve(base, index, block, tags_size_of(base, block), units, 0);
+    return tags_address(base, block);
 }
 
 FH_INLINE void tags_free(struct fh_tags *tags, const struct tags_index *index, void *ptr)
 {
-    if (FH_UNLIKELY(ptr == NULL))
-        return;
-    uint32_t word, block = tags_find(tags, ptr, &word);
-    if (FH_UNLIKELY(block == 0 || !tags_join(tags, index, block, word)))
-        tags_report(tags, ptr);
+    uint32_t word, block;
+    if (FH_UNLIKELY(tags->is_watched || !tags_find(tags, ptr, &block, &word) ||
+                    !tags_join(tags_base(tags), index, block, word)))
+        tags_free_slow(tags, index, ptr);
 }
 
 FH_INLINE void tags_free_sized(struct fh_tags *tags, const struct tags_index *index, void *ptr,

@@ -31,10 +31,11 @@ includes_of() (
             may["lib/guard"] = "base os pages stack scan heap"
             may["lib/measure"] = "base os pages"
             everything = "base os pages stack scan heap place collect paging image share store watch guard measure"
-            may["lib/preload"] = everything
+            may["lib/record"] = "base os stack"
+            may["lib/preload"] = everything " record"
             may["include"] = ""
             may["tools"] = ""
-            may["cli"] = "tools lab"
+            may["cli"] = "tools lab record/ring.h" # the two ends of a recording
             may["lab"] = "tools"
             may["check"] = ""
             may["examples"] = ""

@@ -1,4 +1,5 @@
 /* Static memory: what fixed.h promises. */
+#include "base/core/poison.h"
 #include "freehold/fixed.h"
 #include "told.h"
 
@@ -224,6 +225,7 @@ static void test_works_where_it_was_moved_to(void **state)
     char *text = fh_fixed_alloc_with(&fixed, 100, 64, 0);
     strcpy(text, "moved");
     size_t offset = (size_t)(text - (char *)memory), left = fh_fixed_left(&fixed);
+    fh_unpoison_defined(memory, sizeof memory);
     memcpy(elsewhere, memory, (size_t)(text - (char *)memory) + 100);
     memset(memory, 0xa5, sizeof(struct fh_fixed_state));
     assert_int_equal(fh_fixed_attach(&moved, elsewhere, sizeof elsewhere), 0);
