@@ -112,7 +112,7 @@ static bool take_malloc(struct request *request, const char *name)
                      nearest != NULL ? "'?" : "");
         return false;
     }
-    if (!library_find(request->library, sizeof(request->library))) {
+    if (!library_find("libfreehold-malloc", request->library, sizeof(request->library))) {
         cli_complain("--malloc: libfreehold-malloc.so is neither beside this command nor in its "
                      "library folder; install Freehold again");
         return false;

@@ -5,15 +5,15 @@ _freehold() {
     local word=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]}
     COMPREPLY=()
     if ((COMP_CWORD == 1)); then
-        mapfile -t COMPREPLY < <(compgen -W "run replay doctor --help --version" -- "$word")
+        mapfile -t COMPREPLY < <(compgen -W "run record replay advise doctor --help --version" -- "$word")
         return
     fi
     # The first word after the subcommand that is neither an option nor an option's value is the program.
     local i
     for ((i = 2; i < COMP_CWORD; i++)); do
         case ${COMP_WORDS[i]} in
-        --json | --log | --on-error | --on-foreign | --decay | --huge) ((i++)) ;;
-        --allocators | --rounds | --process | --html | --map) ((i++)) ;;
+        -o | --output | --json | --log | --on-error | --on-foreign | --decay | --huge) ((i++)) ;;
+        --allocators | --rounds | --process | --html | --map | --top | --malloc) ((i++)) ;;
         --)
             ((i++))
             break
@@ -31,7 +31,7 @@ _freehold() {
         return
     fi
     case $previous in
-    --json | --log | --html | --map)
+    -o | --output | --json | --log | --html | --map)
         mapfile -t COMPREPLY < <(compgen -f -- "$word")
         return
         ;;
@@ -43,7 +43,11 @@ _freehold() {
             sed -nE 's/^  ([a-z][a-z-]*) .*/\1/p')" -- "${word##*,}")
         return
         ;;
-    --rounds | --process)
+    --malloc)
+        mapfile -t COMPREPLY < <(compgen -W "libc freehold" -- "$word")
+        return
+        ;;
+    --rounds | --process | --top)
         return
         ;;
     --on-error)
@@ -68,8 +72,14 @@ _freehold() {
         run)
             mapfile -t COMPREPLY < <(compgen -W "--stats --json --log --on-error --on-foreign --decay --huge --help" -- "$word")
             ;;
+        record)
+            mapfile -t COMPREPLY < <(compgen -W "--output --help" -- "$word")
+            ;;
         replay)
             mapfile -t COMPREPLY < <(compgen -W "--allocators --rounds --process --latency --minimum --json --html --map --list --help" -- "$word")
+            ;;
+        advise)
+            mapfile -t COMPREPLY < <(compgen -W "--top --rounds --process --malloc --json --html --help" -- "$word")
             ;;
         doctor)
             mapfile -t COMPREPLY < <(compgen -W "--json --help" -- "$word")
