@@ -10,6 +10,7 @@
 #include "options.h"
 
 #include "lab/job.h"
+#include "lab/trial.h"
 
 #include <locale.h>
 #include <stdarg.h>
@@ -21,6 +22,7 @@ static const struct cli_subcommand subcommands[] = {
     {"run", "run a program with Freehold as its memory allocator", cli_run},
     {"record", "write down every allocation of a program, with its stack", cli_record},
     {"replay", "run a recorded trace through every allocator, side by side", cli_replay},
+    {"advise", "say what a program could change, with the saving as replayed", cli_advise},
     {"doctor", "say what this machine and a program allow, and what to do about it", cli_doctor},
 };
 enum { SUBCOMMANDS = sizeof(subcommands) / sizeof(subcommands[0]) };
@@ -100,6 +102,9 @@ int main(int argc, char **argv)
     /* Before anything that allocates: a worker's malloc is what is measured. */
     if (argc == 1 && strcmp(argv[0], LAB_WORKER_NAME) == 0) {
         return lab_worker();
+    }
+    if (argc == 1 && strcmp(argv[0], LAB_TRIAL_NAME) == 0) {
+        return lab_trial_worker();
     }
     setlocale(LC_CTYPE, "");
     if (argc < 2) {

@@ -5,7 +5,7 @@ _freehold() {
     local word=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]}
     COMPREPLY=()
     if ((COMP_CWORD == 1)); then
-        mapfile -t COMPREPLY < <(compgen -W "run record replay doctor --help --version" -- "$word")
+        mapfile -t COMPREPLY < <(compgen -W "run record replay advise doctor --help --version" -- "$word")
         return
     fi
     # The first word after the subcommand that is neither an option nor an option's value is the program.
@@ -13,7 +13,7 @@ _freehold() {
     for ((i = 2; i < COMP_CWORD; i++)); do
         case ${COMP_WORDS[i]} in
         -o | --output | --json | --log | --on-error | --on-foreign | --decay | --huge) ((i++)) ;;
-        --allocators | --rounds | --process | --html | --map) ((i++)) ;;
+        --top | --malloc | --allocators | --rounds | --process | --html | --map) ((i++)) ;;
         --)
             ((i++))
             break
@@ -43,7 +43,11 @@ _freehold() {
             sed -nE 's/^  ([a-z][a-z-]*) .*/\1/p')" -- "${word##*,}")
         return
         ;;
-    --rounds | --process)
+    --malloc)
+        mapfile -t COMPREPLY < <(compgen -W "libc freehold" -- "$word")
+        return
+        ;;
+    --rounds | --process | --top)
         return
         ;;
     --on-error)
@@ -73,6 +77,9 @@ _freehold() {
             ;;
         replay)
             mapfile -t COMPREPLY < <(compgen -W "--allocators --rounds --process --latency --minimum --json --html --map --list --help" -- "$word")
+            ;;
+        advise)
+            mapfile -t COMPREPLY < <(compgen -W "--top --rounds --process --malloc --json --html --help" -- "$word")
             ;;
         doctor)
             mapfile -t COMPREPLY < <(compgen -W "--json --help" -- "$word")

@@ -1,0 +1,52 @@
+#!/bin/bash
+# freehold advise on a recorded program: it finds what examples/advised.c does, at its lines, measures each change,
+# writes JSON and a page, and says clearly what is wrong with a bad command or trace.
+. "$(dirname "$0")/lib.sh"
+freehold=$BUILD_DIR/freehold
+program=$BUILD_DIR/examples/advised
+"$freehold" --help | grep -q '^  record ' || { skip "this build can't record"; exit 77; }
+[[ -x $program ]] || { skip "there is no example to record"; exit 77; }
+
+# refused STATUS TEXT ARG…: ends with that status and one line that holds TEXT.
+refused() {
+    local status=0 expected=$1 text=$2
+    shift 2
+    claims=$((claims + 1))
+    "$freehold" advise "$@" >"$work/out" 2>&1 || status=$?
+    [[ $status == "$expected" ]] && grep -qF -- "$text" "$work/out" && [[ $(wc -l <"$work/out") == 1 ]] ||
+        not_so "advise $* to end with $expected and say '$text'" "$(status_in_words $status)" "$work/out"
+}
+
+passes "a program is recorded" "$freehold" record --output "$work/run.fht" -- "$program"
+passes "a trace is advised on" "$freehold" advise --rounds 3 --json "$work/advice.json" "$work/run.fht"
+cp "$work/out" "$work/text"
+holds "blocks that die together are found where they are made" grep -q 'parse_header .*advised.c:.*arena' "$work/text"
+holds "with who frees them" grep -q 'freed by free_request' "$work/text"
+holds "a list that grows is found" grep -q 'append .*realloc' "$work/text"
+holds "a block that never leaves its function is found" grep -q 'format_answer .*stack' "$work/text"
+holds "each comes with what was measured" test "$(grep -cE 'saves|costs|as before' "$work/text")" -ge 3
+holds "JSON has the counts" python3 - "$work/advice.json" <<'PY'
+import json, sys
+advice = json.load(open(sys.argv[1]))
+sites = {site["function"]: site for site in advice["sites"]}
+assert sites["parse_header"]["count"] == 32000, sites["parse_header"]["count"]
+assert sites["parse_header"]["size"]["median"] == 48
+assert {p["kind"] for p in advice["proposals"]} >= {"arena", "realloc", "stack"}
+arena = next(p for p in advice["proposals"] if p["kind"] == "arena")
+assert arena["measured"]["rounds"] == 3 and arena["measured"]["before_ns"] > 0
+PY
+passes "a program can be advised on at once" "$freehold" advise --rounds 1 --top 1 -- "$program"
+holds "and what it prints is its own" grep -q 'bytes answered' "$work/out"
+if [[ -f $BUILD_DIR/report/report.html ]]; then
+    passes "a page is written" "$freehold" advise --rounds 1 --top 1 --html "$work/page.html" "$work/run.fht"
+    holds "with the data in it" grep -q '"kind":"advise"' "$work/page.html"
+fi
+
+refused 2 "no trace and no program is given"
+refused 2 "did you mean '--rounds'?" --round 3 x
+refused 2 "takes a number from 1 to 99" --rounds 0 x
+refused 2 "libc or freehold" --malloc nosuch x
+refused 2 "$work/nowhere" "$work/nowhere"
+echo "no trace" >"$work/text.fht"
+refused 3 "text.fht" "$work/text.fht"
+finish
