@@ -337,7 +337,8 @@ static void test_trim_keeps_what_it_is_told_to(void **state)
     assert_in_range(footprint(), 256 << 10, 640 << 10);
 }
 
-/* ---- the kinds of memory ----------------------------------------------------------------------- */
+/* ---- the kinds of memory
+ * ----------------------------------------------------------------------- */
 
 static void test_chunks_double(void **state)
 {
@@ -509,7 +510,8 @@ static void test_printed_text_of_any_length_is_whole(void **state)
     }
 }
 
-/* ---- looking at it ------------------------------------------------------------------------------ */
+/* ---- looking at it
+ * ------------------------------------------------------------------------------ */
 
 static int count(void *context, const struct fh_block *block)
 {

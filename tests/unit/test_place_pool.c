@@ -181,7 +181,8 @@ static void test_small_alignment_saves_memory(void **state)
     assert_true((measure.free_blocks + 1) * 24 > MEMORY - MEMORY / 50);
 }
 
-/* ---- misuse ------------------------------------------------------------------------------------ */
+/* ---- misuse
+ * ------------------------------------------------------------------------------------ */
 
 static void test_every_double_free_is_told(void **state)
 {
@@ -250,7 +251,8 @@ static void test_live_block_is_never_handed_out_again(void **state)
     TOLD("heap-corruption", assert_ptr_not_equal(fh_pool_alloc(&pool), live));
 }
 
-/* ---- memory ------------------------------------------------------------------------------------ */
+/* ---- memory
+ * ------------------------------------------------------------------------------------ */
 
 static void test_chunks_double(void **state)
 {
@@ -436,7 +438,8 @@ static void test_wrong_options_are_refused(void **state)
     assert_int_equal(open_buffer(NULL), 0);
 }
 
-/* ---- looking at it ------------------------------------------------------------------------------ */
+/* ---- looking at it
+ * ------------------------------------------------------------------------------ */
 
 static int free_odd(void *context, void *block)
 {
