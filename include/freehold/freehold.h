@@ -8,7 +8,9 @@
 #include "freehold/arena.h"
 #include "freehold/context.h"
 #include "freehold/event.h"
+#include "freehold/fit.h"
 #include "freehold/fixed.h"
+#include "freehold/half_fit.h"
 #include "freehold/heap.h"
 #include "freehold/place.h"
 #include "freehold/pool.h"
@@ -16,6 +18,7 @@
 #include "freehold/small.h"
 #include "freehold/source.h"
 #include "freehold/stats.h"
+#include "freehold/tlsf.h"
 #include "freehold/types.h"
 
 #endif
