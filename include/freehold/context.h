@@ -24,7 +24,7 @@
  *   - make children of the context: they end as the others did, before the next callback;
  *   - leave by longjmp or a C++ exception: it counts as having run, the context stands with the
  *     callbacks that are left, and resetting or deleting it again goes on with these. (A context
- *     deleted after that keeps its handle, some 500 bytes, for good: the delete that was left might
+ *     deleted after that keeps its handle, some 450 bytes, for good: the delete that was left might
  *     still have to return to it.)
  *   - reset or delete its own context or one above it: that happens at once, as far as is left, and
  *     the call that the callback came from then finds nothing more to do.
