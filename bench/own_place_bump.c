@@ -46,8 +46,7 @@ static void *(*talloc_named_const)(const void *parent, size_t size, const char *
 static void (*talloc_free_children)(void *parent);
 static void *talloc_parent;
 
-/* ---- contestants: BLOCKS allocations, then all are free
- * ------------------------------------------- */
+/* ---- contestants: BLOCKS allocations, then all are free -------------------------------------- */
 
 #define WRITE(block_)                                                                              \
     do {                                                                                           \
@@ -90,8 +89,7 @@ BUMP(talloc, talloc_named_const(talloc_parent, 24, "block"),
      talloc_named_const(talloc_parent, sizes[i], "block"), talloc_free_children(talloc_parent))
 BUMP(malloc, (blocks[i] = malloc(24)), (blocks[i] = malloc(sizes[i])), free_all())
 
-/* ---- pairs
- * ------------------------------------------------------------------------------------------ */
+/* ---- pairs ----------------------------------------------------------------------------------- */
 
 static __attribute__((noinline)) void pool_pairs(void)
 {
@@ -137,8 +135,7 @@ static void end_obstack(void)
     obstack_free(&obstack, blocks[0]);
 }
 
-/* ---- measuring
- * -------------------------------------------------------------------------------------- */
+/* ---- measuring ------------------------------------------------------------------------------- */
 
 static struct contestant {
     const char *name;

@@ -74,8 +74,7 @@ FH_API void fh_context_delete(struct fh_context *context);
 /* All children. */
 FH_API void fh_context_delete_children(struct fh_context *context);
 
-/* ---- memory
- * -------------------------------------------------------------------------------------- */
+/* ---- memory ---------------------------------------------------------------------------------- */
 
 /* As fh_arena_alloc of the context's arena or fh_alloc of its allocator. NULL and ENOMEM also when
  * a limit of the context or one above it stands in the way. */
@@ -95,8 +94,7 @@ FH_API struct fh_arena *fh_context_arena(struct fh_context *context);
  * It lives as long as the context. */
 FH_API struct fh_allocator fh_context_allocator(struct fh_context *context);
 
-/* ---- callbacks
- * ------------------------------------------------------------------------------------- */
+/* ---- callbacks ------------------------------------------------------------------------------- */
 
 /* The caller's, usually in the context's own memory; must stay until it has run. */
 struct fh_context_callback {
@@ -111,8 +109,7 @@ FH_API void fh_context_on_reset(struct fh_context *context, struct fh_context_ca
 /* Not any more. False when it was not registered. O(callbacks). */
 FH_API bool fh_context_off_reset(struct fh_context *context, struct fh_context_callback *callback);
 
-/* ---- the tree
- * ------------------------------------------------------------------------------------- */
+/* ---- the tree -------------------------------------------------------------------------------- */
 
 /* The context, with its subtree, becomes the last child of new_parent (NULL: a root). Its memory
  * stays where it is. 0; -EINVAL when new_parent lies in the subtree; -ENOMEM when a limit above

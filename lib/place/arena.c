@@ -258,8 +258,7 @@ void *fh_arena_alloc_with(struct fh_arena *arena, size_t size, size_t align, uns
     return block;
 }
 
-/* ---- opening and closing
- * ----------------------------------------------------------------------- */
+/* ---- opening and closing --------------------------------------------------------------------- */
 
 static int open_chained(struct fh_arena *arena, const struct fh_arena_options *options)
 {
@@ -365,8 +364,7 @@ size_t fh_arena_trim(struct fh_arena *arena, size_t keep)
     return given;
 }
 
-/* ---- blocks that are there
- * ----------------------------------------------------------------------- */
+/* ---- blocks that are there ------------------------------------------------------------------- */
 
 static struct fh_arena_chunk *find_in(struct fh_arena_chunk *list, const void *address)
 {
@@ -500,8 +498,7 @@ void *fh_arena_resize(struct fh_arena *arena, void *block, size_t old_size, size
     return moved;
 }
 
-/* ---- marks
- * --------------------------------------------------------------------------------------- */
+/* ---- marks ----------------------------------------------------------------------------------- */
 
 static bool is_in(const struct fh_arena_chunk *list, const struct fh_arena_chunk *chunk)
 {
@@ -541,8 +538,7 @@ void fh_arena_reset(struct fh_arena *arena)
     fh_arena_rewind(arena, (struct fh_arena_mark){.used = arena->is_contiguous ? HEADER : 0});
 }
 
-/* ---- looking at it
- * ------------------------------------------------------------------------------- */
+/* ---- looking at it --------------------------------------------------------------------------- */
 
 struct look {
     int (*visit)(void *context, const struct fh_block *block);

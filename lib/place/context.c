@@ -51,8 +51,7 @@ struct fh_context {
 
 #define HANDLE_BYTES sizeof(struct fh_context)
 
-/* ---- accounts
- * --------------------------------------------------------------------------------- */
+/* ---- accounts -------------------------------------------------------------------------------- */
 
 static bool has_room(const struct fh_context *context, size_t bytes)
 {
@@ -91,8 +90,7 @@ static void discharge(struct fh_context *context, size_t bytes)
     take_from_subtrees(context, bytes);
 }
 
-/* ---- the parent of a context's arena
- * --------------------------------------------------------------- */
+/* ---- the parent of a context's arena --------------------------------------------------------- */
 
 static void *chunk_alloc(void *self, size_t size, size_t align, unsigned flags)
 {
@@ -120,8 +118,7 @@ static const struct fh_allocator_ops chunk_ops = {
     .free_sized = chunk_free_sized,
 };
 
-/* ---- the tree
- * ------------------------------------------------------------------------------------ */
+/* ---- the tree -------------------------------------------------------------------------------- */
 
 static void link_last(struct fh_context *context, struct fh_context *parent)
 {
@@ -193,8 +190,7 @@ const char *fh_context_name(const struct fh_context *context)
     return context->name;
 }
 
-/* ---- blocks
- * -------------------------------------------------------------------------------------- */
+/* ---- blocks ---------------------------------------------------------------------------------- */
 
 /* What a block of the caller's allocator is charged with. */
 static size_t charged(const struct fh_context *context, const void *block, size_t size)
@@ -315,8 +311,7 @@ static struct fh_allocator inner(struct fh_context *context)
     return context->own.ops != NULL ? context->own : fh_arena_allocator(&context->arena);
 }
 
-/* ---- fh_allocator
- * -------------------------------------------------------------------------------- */
+/* ---- fh_allocator ---------------------------------------------------------------------------- */
 
 static void *op_alloc(void *self, size_t size, size_t align, unsigned flags)
 {
@@ -417,8 +412,7 @@ struct fh_allocator fh_context_allocator(struct fh_context *context)
     return (struct fh_allocator){&context->face, context};
 }
 
-/* ---- beginning and end
- * ----------------------------------------------------------------------------- */
+/* ---- beginning and end ----------------------------------------------------------------------- */
 
 struct fh_context *fh_context_create(struct fh_context *parent,
                                      const struct fh_context_options *options)
@@ -612,8 +606,7 @@ bool fh_context_off_reset(struct fh_context *context, struct fh_context_callback
     return false;
 }
 
-/* ---- looking at it
- * ------------------------------------------------------------------------------- */
+/* ---- looking at it --------------------------------------------------------------------------- */
 
 size_t fh_context_bytes(const struct fh_context *context)
 {

@@ -325,8 +325,7 @@ void *fh_pool_alloc_with(struct fh_pool *pool, size_t size, size_t align, unsign
     return block;
 }
 
-/* ---- opening and closing
- * ---------------------------------------------------------------------- */
+/* ---- opening and closing --------------------------------------------------------------------- */
 
 static int open_range(struct fh_pool *pool, const struct fh_place_options *place, size_t first)
 {
@@ -478,8 +477,7 @@ size_t fh_pool_trim(struct fh_pool *pool)
     return given;
 }
 
-/* ---- blocks that are there
- * --------------------------------------------------------------------- */
+/* ---- blocks that are there ------------------------------------------------------------------- */
 
 /* The index of the chunk that the address lies in; count when in none. */
 static uint32_t find(const struct fh_pool *pool, const void *address)
@@ -565,8 +563,7 @@ size_t fh_pool_usable_size(const struct fh_pool *pool, const void *block)
     return block != NULL ? pool->size : 0;
 }
 
-/* ---- looking at it
- * ------------------------------------------------------------------------------ */
+/* ---- looking at it --------------------------------------------------------------------------- */
 
 int fh_pool_each(struct fh_pool *pool, int (*visit)(void *context, void *block), void *context)
 {

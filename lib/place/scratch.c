@@ -41,8 +41,7 @@ static pthread_key_t end_key;
 static bool has_end_key;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
-/* ---- threads
- * ------------------------------------------------------------------------------------ */
+/* ---- threads --------------------------------------------------------------------------------- */
 
 static void thread_ends(void *pointer)
 {
@@ -76,8 +75,7 @@ static FH_COLD struct scratch_thread *begin_thread(void)
     return thread;
 }
 
-/* ---- scopes
- * ------------------------------------------------------------------------------------- */
+/* ---- scopes ---------------------------------------------------------------------------------- */
 
 static bool is_among(const struct fh_arena *arena, const struct fh_arena *const *conflicts,
                      size_t count)

@@ -159,8 +159,7 @@ static void test_destructors_of_a_thread_may_use_scratch(void **state)
     pthread_key_delete(late_key);
 }
 
-/* ---- small buffers
- * ----------------------------------------------------------------------------- */
+/* ---- small buffers --------------------------------------------------------------------------- */
 
 static struct fh_heap *heap;
 static struct fh_allocator allocator;
