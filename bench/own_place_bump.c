@@ -1,15 +1,18 @@
 /*
  * What an allocation costs that only moves a pointer, and a pool's pair, in nanoseconds.
  *
- * Allocations: 1,000 blocks, then all of them are freed at once (reset, rewind, pool freed), as a request
- * would do; sizes are a constant 24, or random from 8 to 120. Each block's first word is written, as
- * whoever wants a block does. Ours over the system's memory and over malloc, against glibc's obstack,
- * talloc (a pool and talloc_size, when its library is installed) and malloc with a free each.
+ * Allocations: 1,000 blocks, then all of them are freed at once (reset, rewind, pool freed), as a
+ * request would do; sizes are a constant 24, or random from 8 to 120. Each block's first word is
+ * written, as whoever wants a block does. Ours over the system's memory and over malloc, against
+ * glibc's obstack, talloc (a pool and talloc_size, when its library is installed) and malloc with a
+ * free each.
  *
- * Pairs: 1,000 live objects of 48 bytes, one chosen at random is freed and one is taken. Ours against malloc.
+ * Pairs: 1,000 live objects of 48 bytes, one chosen at random is freed and one is taken. Ours
+ * against malloc.
  *
- * Rounds of all contestants are interleaved. Least and median over 101 rounds: short ones, because what
- * else runs on a machine comes in slices of milliseconds. Malloc is whoever's the program is run with.
+ * Rounds of all contestants are interleaved. Least and median over 101 rounds: short ones, because
+ * what else runs on a machine comes in slices of milliseconds. Malloc is whoever's the program is
+ * run with.
  */
 #define _GNU_SOURCE 1
 
@@ -43,7 +46,7 @@ static void *(*talloc_named_const)(const void *parent, size_t size, const char *
 static void (*talloc_free_children)(void *parent);
 static void *talloc_parent;
 
-/* ---- contestants: BLOCKS allocations, then all are free ------------------------------------------- */
+/* ---- contestants: BLOCKS allocations, then all are free -------------------------------------- */
 
 #define WRITE(block_)                                                                              \
     do {                                                                                           \
@@ -86,7 +89,7 @@ BUMP(talloc, talloc_named_const(talloc_parent, 24, "block"),
      talloc_named_const(talloc_parent, sizes[i], "block"), talloc_free_children(talloc_parent))
 BUMP(malloc, (blocks[i] = malloc(24)), (blocks[i] = malloc(sizes[i])), free_all())
 
-/* ---- pairs ------------------------------------------------------------------------------------------ */
+/* ---- pairs ----------------------------------------------------------------------------------- */
 
 static __attribute__((noinline)) void pool_pairs(void)
 {
@@ -132,7 +135,7 @@ static void end_obstack(void)
     obstack_free(&obstack, blocks[0]);
 }
 
-/* ---- measuring -------------------------------------------------------------------------------------- */
+/* ---- measuring ------------------------------------------------------------------------------- */
 
 static struct contestant {
     const char *name;

@@ -1,11 +1,11 @@
 /*
  * fixed.h: allocation out of static memory, with no system call and no heap, ever.
  *
- * For firmware, real-time tasks, and start-up code: what is needed is taken once, one block behind the
- * other, from a buffer whose size is known when the program is compiled; that what will be taken fits can
- * be asserted then, too. It works before main, in constructors, in signal handlers of one thread, and in
- * programs without libc. Do not use it for blocks that come and go in any order (tlsf.h on the same
- * buffer), nor when the amount is known only at run time (arena.h).
+ * For firmware, real-time tasks, and start-up code: what is needed is taken once, one block behind
+ * the other, from a buffer whose size is known when the program is compiled; that what will be
+ * taken fits can be asserted then, too. It works before main, in constructors, in signal handlers
+ * of one thread, and in programs without libc. Do not use it for blocks that come and go in any
+ * order (tlsf.h on the same buffer), nor when the amount is known only at run time (arena.h).
  *
  *     FH_FIXED_DEFINE(boot, 4096);                                       // at file scope
  *     FH_FIXED_ASSERT_FITS(4096, sizeof(struct uart), 64 * sizeof(struct event), 1024);
@@ -14,10 +14,11 @@
  *     struct event *queue = fh_fixed_alloc_with(&boot, 64 * sizeof *queue, 64, FH_ALLOC_ZEROED);
  *
  * Blocks are taken upwards in steps of 16 bytes. Freeing the last block gives it back, and with
- * fh_fixed_free_sized any number in the reverse order; other blocks stay until reset (FH_ALLOCATOR_NO_FREE).
- * A block has no header, so resize needs the old size (FH_ALLOCATOR_NEEDS_SIZE), and a walk shows what is
- * handed out as one live block. The state lies in the buffer as offsets: it may be copied and attached
- * elsewhere (FH_ALLOCATOR_RELOCATABLE). Every call is O(1) but for zeroing and copying. Not thread-safe.
+ * fh_fixed_free_sized any number in the reverse order; other blocks stay until reset
+ * (FH_ALLOCATOR_NO_FREE). A block has no header, so resize needs the old size
+ * (FH_ALLOCATOR_NEEDS_SIZE), and a walk shows what is handed out as one live block. The state lies
+ * in the buffer as offsets: it may be copied and attached elsewhere (FH_ALLOCATOR_RELOCATABLE).
+ * Every call is O(1) but for zeroing and copying. Not thread-safe.
  */
 #ifndef FREEHOLD_FIXED_H
 #define FREEHOLD_FIXED_H
@@ -28,8 +29,9 @@
 
 FH_BEGIN_DECLS
 
-/* Sizes and places in steps of 16 bytes, counted from the first block; 32 bits reach 64 GiB. All zero is a
- * valid state, that of an empty buffer, which is why a static buffer needs no initialisation. */
+/* Sizes and places in steps of 16 bytes, counted from the first block; 32 bits reach 64 GiB. All
+ * zero is a valid state, that of an empty buffer, which is why a static buffer needs no
+ * initialisation. */
 struct fh_fixed_state {
     uint32_t used;      /* handed out, the gaps of alignments included */
     uint32_t last;      /* where the last block begins, + 1; 0: not known */
@@ -50,7 +52,8 @@ struct fh_fixed_options {
     struct fh_place_options place; /* only `memory`, `bytes` and `exhausted` */
 };
 
-/* Bytes of the budget that a block of `size` takes; the second with an alignment above 16, at worst. */
+/* Bytes of the budget that a block of `size` takes; the second with an alignment above 16, at
+ * worst. */
 #define FH_FIXED_TAKES(size)                                                                       \
     (((size_t)(size) + ((size_t)(size) == 0) + (FH_ALIGN_DEFAULT - 1u)) & ~(size_t)15)
 #define FH_FIXED_TAKES_ALIGNED(size, align)                                                        \
@@ -64,8 +67,8 @@ struct fh_fixed_options {
 #define FH_FIXED_ASSERT_(claim, text) _Static_assert(claim, text)
 #endif
 
-/* Defines, at file scope, `static struct fh_fixed name` that has `budget` bytes to hand out, ready for use
- * before any code has run. The budget is a constant. */
+/* Defines, at file scope, `static struct fh_fixed name` that has `budget` bytes to hand out, ready
+ * for use before any code has run. The budget is a constant. */
 #define FH_FIXED_DEFINE(name, budget)                                                              \
     FH_FIXED_ASSERT_((budget) > 0 && (unsigned long long)(budget) < (1ull << 36),                  \
                      "the budget of " #name " must be between 1 byte and 64 GiB");                 \
@@ -73,9 +76,9 @@ struct fh_fixed_options {
     static struct fh_fixed name = {(struct fh_fixed_state *)(void *)name##_memory,                 \
                                    FH_FIXED_TAKES(budget), NULL, NULL}
 
-/* At file scope: stops the compilation unless blocks of these sizes (constants, up to 16 of them) fit the
- * budget together. For n blocks of a size write n * FH_FIXED_TAKES(size), for alignments above 16
- * FH_FIXED_TAKES_ALIGNED(size, align). */
+/* At file scope: stops the compilation unless blocks of these sizes (constants, up to 16 of them)
+ * fit the budget together. For n blocks of a size write n * FH_FIXED_TAKES(size), for alignments
+ * above 16 FH_FIXED_TAKES_ALIGNED(size, align). */
 #define FH_FIXED_ASSERT_FITS(budget, ...)                                                          \
     FH_FIXED_FITS_(budget, __VA_ARGS__, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
 #define FH_FIXED_PART_(size) ((size) == 0 ? (size_t)0 : FH_FIXED_TAKES(size))
@@ -89,11 +92,12 @@ struct fh_fixed_options {
             FH_FIXED_TAKES(budget),                                                                \
         "these blocks do not fit the budget")
 
-/* Over options->place.memory, whose content does not matter. 0; -EINVAL when it is missing or too small for one
- * block: parents and sources are for managers that grow (arena.h). */
+/* Over options->place.memory, whose content does not matter. 0; -EINVAL when it is missing or too
+ * small for one block: parents and sources are for managers that grow (arena.h). */
 FH_API int fh_fixed_init(struct fh_fixed *fixed, const struct fh_fixed_options *options);
-/* Over memory that holds the state and blocks of another handle, moved or mapped here: `bytes` as there.
- * 0; -EINVAL when that is not what it holds, or its blocks would lose the alignment they were given. */
+/* Over memory that holds the state and blocks of another handle, moved or mapped here: `bytes` as
+ * there. 0; -EINVAL when that is not what it holds, or its blocks would lose the alignment they
+ * were given. */
 FH_API int fh_fixed_attach(struct fh_fixed *fixed, void *memory, size_t bytes);
 
 /* `size` bytes aligned to 16. NULL and ENOMEM when the budget is spent. */
@@ -101,13 +105,14 @@ FH_API void *fh_fixed_alloc(struct fh_fixed *fixed, size_t size) FH_ALLOC_SIZE(2
 /* align: a power of two up to 2 GiB, or 0 for 16 (else EINVAL); flags of enum fh_alloc_flags. */
 FH_API void *fh_fixed_alloc_with(struct fh_fixed *fixed, size_t size, size_t align, unsigned flags)
     FH_ALLOC_SIZE(2);
-/* The last block goes back; another stays till reset. NULL is nothing. Invalid, interior and second frees
- * are reported where they can be told: outside what is handed out, and off the steps of 16 bytes. */
+/* The last block goes back; another stays till reset. NULL is nothing. Invalid, interior and second
+ * frees are reported where they can be told: outside what is handed out, and off the steps of 16
+ * bytes. */
 FH_API void fh_fixed_free(struct fh_fixed *fixed, void *block);
 /* The same with the size as it was asked for: also the last but one, once the last is gone. */
 FH_API void fh_fixed_free_sized(struct fh_fixed *fixed, void *block, size_t size, size_t align);
-/* As allocator.h's. The last block grows and shrinks where it is. old_size 0 is allowed: when the block
- * moves then, all that follows it is copied with it, as far as the new size reaches. */
+/* As allocator.h's. The last block grows and shrinks where it is. old_size 0 is allowed: when the
+ * block moves then, all that follows it is copied with it, as far as the new size reaches. */
 FH_API void *fh_fixed_resize(struct fh_fixed *fixed, void *block, size_t old_size, size_t new_size,
                              size_t align);
 FH_API bool fh_fixed_resize_in_place(struct fh_fixed *fixed, void *block, size_t old_size,

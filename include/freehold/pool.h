@@ -1,10 +1,10 @@
 /*
  * pool.h: blocks of one size, given and taken back in any order, in constant time.
  *
- * Use it for the nodes of a list, tree or graph, for connections, messages, particles: many objects of
- * one type that come and go singly. Allocation pops a free list and free pushes on it, both inline; each
- * object costs its size and one bit. Do not use it for objects of several sizes (slab.h, tlsf.h), nor
- * for those that all die together (arena.h).
+ * Use it for the nodes of a list, tree or graph, for connections, messages, particles: many objects
+ * of one type that come and go singly. Allocation pops a free list and free pushes on it, both
+ * inline; each object costs its size and one bit. Do not use it for objects of several sizes
+ * (slab.h, tlsf.h), nor for those that all die together (arena.h).
  *
  *     struct fh_pool pool;
  *     fh_pool_init(&pool, &(struct fh_pool_options){.size = sizeof(struct node)});
@@ -12,15 +12,17 @@
  *     fh_pool_free(&pool, node);
  *     fh_pool_destroy(&pool);
  *
- * A bit for each block says whether it is live. So every second free, and every free of an address that is
- * no block's, is seen and reported (double-free, interior-free, invalid-free), and the live blocks can be visited.
+ * A bit for each block says whether it is live. So every second free, and every free of an address
+ * that is no block's, is seen and reported (double-free, interior-free, invalid-free), and the live
+ * blocks can be visited.
  *
- * The memory is up to 32 chunks, each as large as all before it together: blocks of a parent, or pieces of
- * the one range of a buffer or source, which is relocatable then. Blocks are at least 8 bytes and stay where
- * they are. Not thread-safe; wrap it (locked.h).
+ * The memory is up to 32 chunks, each as large as all before it together: blocks of a parent, or
+ * pieces of the one range of a buffer or source, which is relocatable then. Blocks are at least 8
+ * bytes and stay where they are. Not thread-safe; wrap it (locked.h).
  *
- * Sources: free lists in the free blocks: Knuth, The Art of Computer Programming 1, 2.2.3; Kenwright, Fast
- * efficient fixed-size memory pool, Computation Tools 2012, for indices in place of pointers.
+ * Sources: free lists in the free blocks: Knuth, The Art of Computer Programming 1, 2.2.3;
+ * Kenwright, Fast efficient fixed-size memory pool, Computation Tools 2012, for indices in place of
+ * pointers.
  */
 #ifndef FREEHOLD_POOL_H
 #define FREEHOLD_POOL_H
@@ -31,12 +33,11 @@
 
 FH_BEGIN_DECLS
 
-/* A self-contained stretch of blocks: this header, one bit for each granule, the blocks. Places are counted
- * in granules (the largest power of two up to 64 that divides the distance of two blocks) from the chunk's
- * beginning; a granule's bit is set while a live block begins there. */
+/* A self-contained stretch of blocks: this header, one bit for each granule, the blocks. Places are
+ * counted in granules (the largest power of two up to 64 that divides the distance of two blocks)
+ * from the chunk's beginning; a granule's bit is set while a live block begins there. */
 struct fh_pool_chunk {
-    uint32_t
-        free; /* the first free block, whose first four bytes are the next; FH_POOL_NONE: none */
+    uint32_t free;     /* the first free block, whose first four bytes are the next one's place */
     uint32_t granules; /* where the last block ends */
     uint32_t shift;    /* log2 of a granule */
     uint32_t first;    /* where the first block begins */
@@ -68,17 +69,18 @@ struct fh_pool {
 struct fh_pool_options {
     struct fh_place_options place;
     size_t size; /* of a block; 1 byte to 1 GiB */
-    size_t
-        align; /* of a block: a power of two; 0: 16. With 8 a size such as 24 is not rounded up to 32 */
-    size_t
-        first; /* blocks in the first chunk; 0: what 4 KiB hold (over a source: 64 KiB), at least 8 */
+    /* Of a block: a power of two; 0: 16. With 8 a size such as 24 is not rounded up to 32. */
+    size_t align;
+    /* Blocks in the first chunk; 0: what 4 KiB hold (over a source 64 KiB), at least 8. */
+    size_t first;
 };
 
-/* Takes nothing from a parent yet. 0; -EINVAL (size or align, a buffer too small for one block), -ENOMEM.
- * A buffer is made one chunk, whose bits are cleared: O(bytes / 64) there, else O(1). */
+/* Takes nothing from a parent yet. 0; -EINVAL (size or align, a buffer too small for one block),
+ * -ENOMEM. A buffer is made one chunk, whose bits are cleared: O(bytes / 64) there, else O(1). */
 FH_API int fh_pool_init(struct fh_pool *pool, const struct fh_pool_options *options);
-/* Over memory in which another handle's pool over a buffer or source lies, moved or mapped here; it can't grow.
- * 0; -EINVAL when that is not what lies there, or it is not aligned as it was. O(chunks). */
+/* Over memory in which another handle's pool over a buffer or source lies, moved or mapped here; it
+ * can't grow. 0; -EINVAL when that is not what lies there, or it is not aligned as it was.
+ * O(chunks). */
 FH_API int fh_pool_attach(struct fh_pool *pool, void *memory, size_t bytes);
 
 FH_API void *fh_pool_alloc_slow(struct fh_pool *pool);
@@ -90,9 +92,10 @@ static inline uint64_t *fh_pool_bits(struct fh_pool_chunk *chunk)
     return (uint64_t *)(void *)(chunk + 1);
 }
 
-/* A block; its content is undefined. NULL and ENOMEM when there is no memory. Inline; the slow path looks for a
- * chunk with free blocks, makes up to 64 fresh blocks free, or takes a chunk. A block that is live is never
- * handed out again, even when the list was overwritten: that is reported as heap-corruption. */
+/* A block; its content is undefined. NULL and ENOMEM when there is no memory. Inline; the slow path
+ * looks for a chunk with free blocks, makes up to 64 fresh blocks free, or takes a chunk. A block
+ * that is live is never handed out again, even when the list was overwritten: that is reported as
+ * heap-corruption. */
 static inline __attribute__((always_inline, warn_unused_result)) void *
 fh_pool_alloc(struct fh_pool *pool)
 {
@@ -131,8 +134,8 @@ static inline __attribute__((always_inline)) void fh_pool_free(struct fh_pool *p
     chunk->free = (uint32_t)granule;
 }
 
-/* As allocator.h's, for sizes up to the pool's: a larger size or alignment is NULL and ENOMEM; align 0 is
- * the pool's own, which may be 8. */
+/* As allocator.h's, for sizes up to the pool's: a larger size or alignment is NULL and ENOMEM;
+ * align 0 is the pool's own, which may be 8. */
 FH_API void *fh_pool_alloc_with(struct fh_pool *pool, size_t size, size_t align, unsigned flags);
 /* A size larger than a block is reported (size-mismatch). */
 FH_API void fh_pool_free_sized(struct fh_pool *pool, void *block, size_t size, size_t align);
@@ -146,8 +149,8 @@ FH_API size_t fh_pool_usable_size(const struct fh_pool *pool, const void *block)
 /* Whether the address lies in a chunk. O(chunks). */
 FH_API bool fh_pool_owns(const struct fh_pool *pool, const void *address);
 
-/* Calls visit for each live block, in address order within a chunk; it may free the block it is given. Stops
- * early and returns visit's value when that is not 0. O(blocks / 64 + live blocks). */
+/* Calls visit for each live block, in address order within a chunk; it may free the block it is
+ * given. Stops early and returns visit's value when that is not 0. O(blocks / 64 + live blocks). */
 FH_API int fh_pool_each(struct fh_pool *pool, int (*visit)(void *context, void *block),
                         void *context);
 /* Live blocks, counted. O(blocks / 64). */
@@ -155,8 +158,8 @@ FH_API size_t fh_pool_live(const struct fh_pool *pool);
 
 /* Frees every block and keeps the memory. O(blocks / 64). */
 FH_API void fh_pool_reset(struct fh_pool *pool);
-/* Gives chunks without a live block back to the parent (a range keeps its own); returns their bytes.
- * O(blocks / 64). */
+/* Gives chunks without a live block back to the parent (a range keeps its own); returns their
+ * bytes. O(blocks / 64). */
 FH_API size_t fh_pool_trim(struct fh_pool *pool);
 /* Gives everything back. */
 FH_API void fh_pool_destroy(struct fh_pool *pool);

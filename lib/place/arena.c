@@ -1,40 +1,43 @@
 /*
  * arena: blocks one behind the other in chunks; a mark is a place, and rewinding goes back there.
  *
- * A chunk begins with its header, which says how far it is used and where the fast path must stop, both
- * as offsets from the header. The handle points to the chunk that is cut. So one inline path (arena.h) serves
- * both kinds of arena, and moving a contiguous one takes nothing but a new pointer in the handle.
+ * A chunk begins with its header, which says how far it is used and where the fast path must stop,
+ * both as offsets from the header. The handle points to the chunk that is cut. So one inline path
+ * (arena.h) serves both kinds of arena, and moving a contiguous one takes nothing but a new pointer
+ * in the handle.
  *
- *     contiguous   | header | blocks .......... | free | (purged) | not committed yet ...... capacity
+ *     contiguous   | header | blocks ........ | free | (purged) | not committed yet ... capacity
  *                                               used   end        ground.bytes
  *
  *     chained      chunk -> [hdr| blocks | free ]   -> [hdr| blocks |tail] -> ... -> nothing
  *                  large -> [hdr| one block     ]   -> ...
  *                  spare -> [hdr|               ]   -> ...   empty, for reuse
  *
- * `end` is where a chunk really ends: its bytes, less what a trim has purged of the one range. `limit` is what
- * the fast path sees of it. While memory is watched (AddressSanitizer, valgrind) limit is `used`, so that
- * every call arrives here, where the block is unpoisoned and a red zone left behind it. The fast path
- * knows nothing of that.
+ * `end` is where a chunk really ends: its bytes, less what a trim has purged of the one range.
+ * `limit` is what the fast path sees of it. While memory is watched (AddressSanitizer, valgrind)
+ * limit is `used`, so that every call arrives here, where the block is unpoisoned and a red zone
+ * left behind it. The fast path knows nothing of that.
  *
- * Chunks double. n bytes of blocks so take log2(n / first) calls of the parent, and the last chunk, of which
- * on average half is empty, is no larger than all before it together. Doubling stops at chunk_max (1 MiB):
- * beyond that the calls saved are few (one a mebibyte costs nothing beside writing it) and the empty half
- * would be large. The first is 4 KiB: many small arenas cost a page each. A request over a quarter of
- * chunk_max gets a chunk of its own; one over a quarter of the next chunk makes that chunk larger. So what
- * is lost at the end of a chunk that is left is less than a quarter of its successor.
+ * Chunks double. n bytes of blocks so take log2(n / first) calls of the parent, and the last chunk,
+ * of which on average half is empty, is no larger than all before it together. Doubling stops at
+ * chunk_max (1 MiB): beyond that the calls saved are few (one a mebibyte costs nothing beside
+ * writing it) and the empty half would be large. The first is 4 KiB: many small arenas cost a page
+ * each. A request over a quarter of chunk_max gets a chunk of its own; one over a quarter of the
+ * next chunk makes that chunk larger. So what is lost at the end of a chunk that is left is less
+ * than a quarter of its successor.
  *
- * Rewinding to a mark moves the chunks that came after it to `spare`, newest first, so the list has the
- * oldest at its head and they are reused in the order in which they were used. A request takes the first
- * spare chunk that holds it; a new chunk is made only when none does. So a cycle of reset and the same requests
- * comes to rest after at most one chunk more for each oversized one.
+ * Rewinding to a mark moves the chunks that came after it to `spare`, newest first, so the list has
+ * the oldest at its head and they are reused in the order in which they were used. A request takes
+ * the first spare chunk that holds it; a new chunk is made only when none does. So a cycle of reset
+ * and the same requests comes to rest after at most one chunk more for each oversized one.
  *
- * The alignment a block was given is not written down. What a resize that moves must keep is bounded from
- * above by the block's address and by the largest alignment anybody asked this arena for; the smaller
- * one is kept: 16 where nobody asked for more.
+ * The alignment a block was given is not written down. What a resize that moves must keep is
+ * bounded from above by the block's address and by the largest alignment anybody asked this arena
+ * for; the smaller one is kept: 16 where nobody asked for more.
  *
- * Invariants (fh_arena_check): header <= used <= end, limit <= end, all multiples of 16; of chained arenas,
- * the chunks' bytes add up to ground.bytes; `nothing` ends the list of chunks and holds no block.
+ * Invariants (fh_arena_check): header <= used <= end, limit <= end, all multiples of 16; of chained
+ * arenas, the chunks' bytes add up to ground.bytes; `nothing` ends the list of chunks and holds no
+ * block.
  */
 #include "freehold/arena.h"
 
@@ -135,8 +138,8 @@ static struct fh_arena_chunk *pop(struct fh_arena_chunk **list)
 
 /* ---- more memory ----------------------------------------------------------------------------- */
 
-/* Makes the one range reach to `end`: first what was purged, a sixteenth or a step at a time as when it
- * was committed; then the source. */
+/* Makes the one range reach to `end`: first what was purged, a sixteenth or a step at a time as
+ * when it was committed; then the source. */
 static bool extend(struct fh_arena *arena, size_t end)
 {
     struct fh_ground *ground = &arena->ground;
@@ -256,7 +259,7 @@ void *fh_arena_alloc_with(struct fh_arena *arena, size_t size, size_t align, uns
     return block;
 }
 
-/* ---- opening and closing ----------------------------------------------------------------------- */
+/* ---- opening and closing --------------------------------------------------------------------- */
 
 static int open_chained(struct fh_arena *arena, const struct fh_arena_options *options)
 {
@@ -362,7 +365,7 @@ size_t fh_arena_trim(struct fh_arena *arena, size_t keep)
     return given;
 }
 
-/* ---- blocks that are there ----------------------------------------------------------------------- */
+/* ---- blocks that are there ------------------------------------------------------------------- */
 
 static struct fh_arena_chunk *find_in(struct fh_arena_chunk *list, const void *address)
 {
@@ -440,8 +443,8 @@ static void mark_resized(const struct fh_arena *arena, unsigned char *block, siz
     fh_poison(block + new_size, taken_by(arena, new_size) - new_size);
 }
 
-/* Of a block that `chunk` holds. An unknown old_size is taken for the least, one step: then what is said is
- * true of any. */
+/* Of a block that `chunk` holds. An unknown old_size is taken for the least, one step: then what is
+ * said is true of any. */
 static bool resize_there(struct fh_arena *arena, struct fh_arena_chunk *chunk, void *block,
                          size_t old_size, size_t new_size)
 {
@@ -496,7 +499,7 @@ void *fh_arena_resize(struct fh_arena *arena, void *block, size_t old_size, size
     return moved;
 }
 
-/* ---- marks --------------------------------------------------------------------------------------- */
+/* ---- marks ----------------------------------------------------------------------------------- */
 
 static bool is_in(const struct fh_arena_chunk *list, const struct fh_arena_chunk *chunk)
 {
@@ -536,7 +539,7 @@ void fh_arena_reset(struct fh_arena *arena)
     fh_arena_rewind(arena, (struct fh_arena_mark){.used = arena->is_contiguous ? HEADER : 0});
 }
 
-/* ---- looking at it ------------------------------------------------------------------------------- */
+/* ---- looking at it --------------------------------------------------------------------------- */
 
 struct look {
     int (*visit)(void *context, const struct fh_block *block);

@@ -1,4 +1,5 @@
-/* Strings in arenas: what needs libc's printf and strlen, and so is not part of the freestanding set. */
+/* Strings in arenas: what needs libc's printf and strlen, and so is not part of the freestanding
+ * set. */
 #include "base/core/fail.h"
 #include "freehold/arena.h"
 
@@ -30,8 +31,8 @@ char *fh_arena_printf(struct fh_arena *arena, const char *format, ...)
     return text;
 }
 
-/* The first attempt writes where the next block will be: if that is long enough, the block is made around the
- * text. While memory is watched there is no such room, and the text is only measured. */
+/* The first attempt writes where the next block will be: if that is long enough, the block is made
+ * around the text. While memory is watched there is no such room, and the text is only measured. */
 char *fh_arena_vprintf(struct fh_arena *arena, const char *format, va_list args)
 {
     struct fh_arena_chunk *chunk = arena->chunk;

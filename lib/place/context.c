@@ -1,26 +1,30 @@
 /*
  * context: a tree of arenas with accounts.
  *
- * A context is a handle with its links, an arena (or the caller's allocator), a list of callbacks and two
- * sums: bytes of its own, and of its subtree. The arena's parent is the context itself, by a table of
- * functions that charge a chunk to the context and to all above it before it is taken, and refuse it where a
- * limit would be passed. So accounting costs one walk up the tree for a chunk, nothing for a block. With
- * an allocator of the caller's each block is charged, by its usable size.
+ * A context is a handle with its links, an arena (or the caller's allocator), a list of callbacks
+ * and two sums: bytes of its own, and of its subtree. The arena's parent is the context itself, by
+ * a table of functions that charge a chunk to the context and to all above it before it is taken,
+ * and refuse it where a limit would be passed. So accounting costs one walk up the tree for a
+ * chunk, nothing for a block. With an allocator of the caller's each block is charged, by its
+ * usable size.
  *
- * Ending a subtree: from the top down to the last child's last child and so on, end that, go on with its
- * parent; no recursion. A callback may do anything to the tree meanwhile. Two rules make that safe:
+ * Ending a subtree: from the top down to the last child's last child and so on, end that, go on
+ * with its parent; no recursion. A callback may do anything to the tree meanwhile. Two rules make
+ * that safe:
  *
- *   - whoever will return to a context has counted up its `busy`. A context that is deleted while it is
- *     busy loses everything at once but its handle, is marked dead, and whoever counts busy down to zero frees
- *     the handle. Only the top of the operation and the context whose callback runs are returned to.
- *   - after a callback nothing is taken for granted: when the context is dead, or no longer below the top,
- *     the walk starts at the top again.
+ *   - whoever will return to a context has counted up its `busy`. A context that is deleted while
+ *     it is busy loses everything at once but its handle, is marked dead, and whoever counts busy
+ *     down to zero frees the handle. Only the top of the operation and the context whose callback
+ *     runs are returned to.
+ *   - after a callback nothing is taken for granted: when the context is dead, or no longer below
+ *     the top, the walk starts at the top again.
  *
- * A callback is taken off its list before it runs: one that leaves by longjmp has run. What it leaves behind is
- * a busy count that nobody takes back; all it costs is the handle, once the context is deleted.
+ * A callback is taken off its list before it runs: one that leaves by longjmp has run. What it
+ * leaves behind is a busy count that nobody takes back; all it costs is the handle, once the
+ * context is deleted.
  *
- * Invariants (fh_context_check): subtree = bytes + the children's subtree, and at most peak; links agree in
- * both directions; bytes = the handle + what the arena has taken.
+ * Invariants (fh_context_check): subtree = bytes + the children's subtree, and at most peak; links
+ * agree in both directions; bytes = the handle + what the arena has taken.
  */
 #include "freehold/context.h"
 
@@ -47,7 +51,7 @@ struct fh_context {
 
 #define HANDLE_BYTES sizeof(struct fh_context)
 
-/* ---- accounts --------------------------------------------------------------------------------- */
+/* ---- accounts -------------------------------------------------------------------------------- */
 
 static bool has_room(const struct fh_context *context, size_t bytes)
 {
@@ -86,7 +90,7 @@ static void discharge(struct fh_context *context, size_t bytes)
     take_from_subtrees(context, bytes);
 }
 
-/* ---- the parent of a context's arena --------------------------------------------------------------- */
+/* ---- the parent of a context's arena --------------------------------------------------------- */
 
 static void *chunk_alloc(void *self, size_t size, size_t align, unsigned flags)
 {
@@ -114,7 +118,7 @@ static const struct fh_allocator_ops chunk_ops = {
     .free_sized = chunk_free_sized,
 };
 
-/* ---- the tree ------------------------------------------------------------------------------------ */
+/* ---- the tree -------------------------------------------------------------------------------- */
 
 static void link_last(struct fh_context *context, struct fh_context *parent)
 {
@@ -186,7 +190,7 @@ const char *fh_context_name(const struct fh_context *context)
     return context->name;
 }
 
-/* ---- blocks -------------------------------------------------------------------------------------- */
+/* ---- blocks ---------------------------------------------------------------------------------- */
 
 /* What a block of the caller's allocator is charged with. */
 static size_t charged(const struct fh_context *context, const void *block, size_t size)
@@ -307,7 +311,7 @@ static struct fh_allocator inner(struct fh_context *context)
     return context->own.ops != NULL ? context->own : fh_arena_allocator(&context->arena);
 }
 
-/* ---- fh_allocator -------------------------------------------------------------------------------- */
+/* ---- fh_allocator ---------------------------------------------------------------------------- */
 
 static void *op_alloc(void *self, size_t size, size_t align, unsigned flags)
 {
@@ -408,7 +412,7 @@ struct fh_allocator fh_context_allocator(struct fh_context *context)
     return (struct fh_allocator){&context->face, context};
 }
 
-/* ---- beginning and end ----------------------------------------------------------------------------- */
+/* ---- beginning and end ----------------------------------------------------------------------- */
 
 struct fh_context *fh_context_create(struct fh_context *parent,
                                      const struct fh_context_options *options)
@@ -488,7 +492,8 @@ static void reset_memory(struct fh_context *context)
     discharge(context, context->bytes - HANDLE_BYTES);
 }
 
-/* Nothing is left of a context without children and callbacks but, where somebody returns to it, its handle. */
+/* Nothing is left of a context without children and callbacks but, where somebody returns to it,
+ * its handle. */
 static void bury(struct fh_context *context)
 {
     if (context->own.ops == NULL) {
@@ -601,7 +606,7 @@ bool fh_context_off_reset(struct fh_context *context, struct fh_context_callback
     return false;
 }
 
-/* ---- looking at it ------------------------------------------------------------------------------- */
+/* ---- looking at it --------------------------------------------------------------------------- */
 
 size_t fh_context_bytes(const struct fh_context *context)
 {

@@ -1,22 +1,24 @@
 /*
  * fixed: blocks one behind the other in static memory.
  *
- * The memory begins with the state (32 bytes), the blocks follow in steps of 16 bytes. Four numbers are all
- * there is: what is used, where the last block begins, the high-water mark, and the largest alignment that
- * was asked for. They count steps from the first block, so the memory may lie anywhere; all zero is an
- * empty buffer, so a static one needs no code to run before its first use.
+ * The memory begins with the state (32 bytes), the blocks follow in steps of 16 bytes. Four numbers
+ * are all there is: what is used, where the last block begins, the high-water mark, and the largest
+ * alignment that was asked for. They count steps from the first block, so the memory may lie
+ * anywhere; all zero is an empty buffer, so a static one needs no code to run before its first use.
  *
  *     state | block | block | gap | block (64-aligned) | ............... |
  *             0                                          used      peak  bytes/16
  *
- * Invariants (fh_fixed_check): last <= used <= peak <= steps; last is a step that is used, or unknown.
+ * Invariants (fh_fixed_check): last <= used <= peak <= steps; last is a step that is used, or
+ * unknown.
  *
- * The alignment a block was given is not written down. What a resize that moves must keep is bounded from
- * above twice: by the address of the block, and by the largest alignment anybody asked for. The smaller
- * of both is at least what the block was given, and 16 where nobody asked for more.
+ * The alignment a block was given is not written down. What a resize that moves must keep is
+ * bounded from above twice: by the address of the block, and by the largest alignment anybody asked
+ * for. The smaller of both is at least what the block was given, and 16 where nobody asked for
+ * more.
  *
- * Under AddressSanitizer and valgrind, what is not handed out may not be touched. There are no red zones:
- * the budget is exact in every build.
+ * Under AddressSanitizer and valgrind, what is not handed out may not be touched. There are no red
+ * zones: the budget is exact in every build.
  */
 #include "freehold/fixed.h"
 
@@ -139,7 +141,8 @@ bool fh_fixed_owns(const struct fh_fixed *fixed, const void *address)
     return (uintptr_t)address - (uintptr_t)blocks_of(fixed) < fixed->bytes;
 }
 
-/* Whether the block may be one: inside what is handed out, on a step, `size` bytes long. Else reported. */
+/* Whether the block may be one: inside what is handed out, on a step, `size` bytes long. Else
+ * reported. */
 static bool is_block(const struct fh_fixed *fixed, const void *block, size_t size)
 {
     size_t offset = (uintptr_t)block - (uintptr_t)blocks_of(fixed), used = used_bytes(fixed);

@@ -1,6 +1,6 @@
 /*
- * The general heap as a parent: for hosted managers that a program opens without saying where memory comes
- * from, in small pieces. Any thread may allocate and free at any time.
+ * The general heap as a parent: for hosted managers that a program opens without saying where
+ * memory comes from, in small pieces. Any thread may allocate and free at any time.
  */
 #ifndef FH_PLACE_GENERAL_H
 #define FH_PLACE_GENERAL_H

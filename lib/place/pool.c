@@ -1,38 +1,41 @@
 /*
  * pool: blocks of one size on free lists of 32-bit places.
  *
- * A chunk is self-contained: header, one bit a granule, blocks. All places in it are granules from its own
- * beginning, so it may lie anywhere.
+ * A chunk is self-contained: header, one bit a granule, blocks. All places in it are granules from
+ * its own beginning, so it may lie anywhere.
  *
  *     chunk  | header | bits | block | block | block | ......... fresh ........ |
  *                            first                   fresh                      granules
  *
- * A block below `fresh` is live (its bit is set) or in the chunk's free list (its first four bytes are the next
- * one's place); a block beyond has never been touched. The slow path puts fresh blocks on the list, a page's
- * worth at a time, so a pool touches no memory much before it needs it and the fast path knows of one
- * list only.
+ * A block below `fresh` is live (its bit is set) or in the chunk's free list (its first four bytes
+ * are the next one's place); a block beyond has never been touched. The slow path puts fresh blocks
+ * on the list, a page's worth at a time, so a pool touches no memory much before it needs it and
+ * the fast path knows of one list only.
  *
- * Granules, not numbers of blocks, are what places and bits count: the free path then needs no division to
- * come from an address to its bit. A granule is the largest power of two that divides the distance of two
- * blocks, so blocks of 16, 32 or 64 bytes have exactly one bit each, and at worst (sizes such as 24 or
- * 1016) one in 8 bytes is a bit's: 1.6 %. Beyond 64 bytes finer granules cost less than 0.2 %, and
- * coarser ones would make the header as large as a granule; so 64 is the most. Only the beginnings of live
- * blocks have bits, so an address inside a block, a block that is free and one that never was are all told
- * by one test: that is why the bit is cheaper than a state beside or inside each block, which an address
- * inside a block would have to be divided to find. It costs an allocation 4 instructions and a free 5.
+ * Granules, not numbers of blocks, are what places and bits count: the free path then needs no
+ * division to come from an address to its bit. A granule is the largest power of two that divides
+ * the distance of two blocks, so blocks of 16, 32 or 64 bytes have exactly one bit each, and at
+ * worst (sizes such as 24 or 1016) one in 8 bytes is a bit's: 1.6 %. Beyond 64 bytes finer granules
+ * cost less than 0.2 %, and coarser ones would make the header as large as a granule; so 64 is the
+ * most. Only the beginnings of live blocks have bits, so an address inside a block, a block that is
+ * free and one that never was are all told by one test: that is why the bit is cheaper than a state
+ * beside or inside each block, which an address inside a block would have to be divided to find. It
+ * costs 9 instructions of an allocation's 22, and as many of a free's 25.
  *
- * Chunks: each is as large as all before it together, so that there are at most 32 of them (the handle has
- * a bit for each: may it have a block to give?), and an address is found by comparing with the largest
- * first: half of all blocks are in it. The price is that half of the memory may be fresh just after growing;
- * fresh memory is not touched. In one range the chunks lie behind each other. A buffer is one chunk.
+ * Chunks: each is as large as all before it together, so that there are at most 32 of them (the
+ * handle has a bit for each: may it have a block to give?), and an address is found by comparing
+ * with the largest first: half of all blocks are in it. The price is that half of the memory may be
+ * fresh just after growing; fresh memory is not touched. In one range the chunks lie behind each
+ * other. A buffer is one chunk.
  *
  * Blocks are taken from the oldest chunk that has one, so late chunks run empty and can be trimmed.
  *
- * While memory is watched (AddressSanitizer, valgrind) the handle's chunk is `nothing`, whose list is empty
- * and whose end is 0: every call arrives in the slow paths here, which poison.
+ * While memory is watched (AddressSanitizer, valgrind) the handle's chunk is `nothing`, whose list
+ * is empty and whose end is 0: every call arrives in the slow paths here, which poison.
  *
- * Invariants (fh_pool_check): bits are set at beginnings of blocks below fresh only; the free list holds every
- * other block below fresh exactly once; a chunk whose bit in with_free is clear has nothing to give.
+ * Invariants (fh_pool_check): bits are set at beginnings of blocks below fresh only; the free list
+ * holds every other block below fresh exactly once; a chunk whose bit in with_free is clear has
+ * nothing to give.
  */
 #include "freehold/pool.h"
 
@@ -315,7 +318,7 @@ void *fh_pool_alloc_with(struct fh_pool *pool, size_t size, size_t align, unsign
     return block;
 }
 
-/* ---- opening and closing ---------------------------------------------------------------------- */
+/* ---- opening and closing --------------------------------------------------------------------- */
 
 static int open_range(struct fh_pool *pool, const struct fh_place_options *place, size_t first)
 {
@@ -467,7 +470,7 @@ size_t fh_pool_trim(struct fh_pool *pool)
     return given;
 }
 
-/* ---- blocks that are there --------------------------------------------------------------------- */
+/* ---- blocks that are there ------------------------------------------------------------------- */
 
 /* The index of the chunk that the address lies in; count when in none. */
 static uint32_t find(const struct fh_pool *pool, const void *address)
@@ -553,7 +556,7 @@ size_t fh_pool_usable_size(const struct fh_pool *pool, const void *block)
     return block != NULL ? pool->size : 0;
 }
 
-/* ---- looking at it ------------------------------------------------------------------------------ */
+/* ---- looking at it --------------------------------------------------------------------------- */
 
 int fh_pool_each(struct fh_pool *pool, int (*visit)(void *context, void *block), void *context)
 {

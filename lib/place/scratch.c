@@ -1,19 +1,21 @@
 /*
  * scratch: two chained arenas a thread, made when the thread first asks.
  *
- * Chunks come from the thread's heap by fh_aligned_alloc, and go back by fh_free_any, which any thread may
- * call at any time: also the destructor of a pthread key, when the thread's heap may have been given away
- * already. A destructor of another key that runs later and asks for scratch memory makes new arenas, and
- * the key is set again; POSIX calls destructors again for that, a few times.
+ * Chunks come from the thread's heap by fh_aligned_alloc, and go back by fh_free_any, which any
+ * thread may call at any time: also the destructor of a pthread key, when the thread's heap may
+ * have been given away already. A destructor of another key that runs later and asks for scratch
+ * memory makes new arenas, and the key is set again; POSIX calls destructors again for that, a few
+ * times.
  *
- * One thread-local pointer leads to both arenas and costs one load (initial-exec). The key holds the same pointer,
- * only so that its destructor is called.
+ * One thread-local pointer leads to both arenas and costs one load (initial-exec). The key holds
+ * the same pointer, only so that its destructor is called.
  *
- * Between scopes an arena keeps KEEP bytes: at the end of an outermost scope what is beyond is trimmed, so one
- * large use does not stay for the thread's life. The check costs one comparison of the arena's footprint.
+ * Between scopes an arena keeps KEEP bytes: at the end of an outermost scope what is beyond is
+ * trimmed, so one large use does not stay for the thread's life. The check costs one comparison of
+ * the arena's footprint.
  *
- * Fork: the child's thread has the pointer and the arenas of the thread that forked, as with any memory of its
- * own. Those of the other threads are lost there with the stacks of these.
+ * Fork: the child's thread has the pointer and the arenas of the thread that forked, as with any
+ * memory of its own. Those of the other threads are lost there with the stacks of these.
  */
 #include "freehold/scratch.h"
 
@@ -26,8 +28,8 @@
 
 #define ARENAS 2
 #define KEEP   ((size_t)1 << 20) /* a megabyte a thread is little beside its stack of eight */
-/* The first chunk of each: most scopes fit, and no more than a small stack frame's worth of pages is
- * touched by a thread that needs little. */
+/* The first chunk of each: most scopes fit, and no more than a small stack frame's worth of pages
+ * is touched by a thread that needs little. */
 #define CHUNK  ((size_t)16 << 10)
 
 struct scratch_thread {
@@ -39,7 +41,7 @@ static pthread_key_t end_key;
 static bool has_end_key;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
-/* ---- threads ------------------------------------------------------------------------------------ */
+/* ---- threads --------------------------------------------------------------------------------- */
 
 static void thread_ends(void *pointer)
 {
@@ -73,7 +75,7 @@ static FH_COLD struct scratch_thread *begin_thread(void)
     return thread;
 }
 
-/* ---- scopes ------------------------------------------------------------------------------------- */
+/* ---- scopes ---------------------------------------------------------------------------------- */
 
 static bool is_among(const struct fh_arena *arena, const struct fh_arena *const *conflicts,
                      size_t count)

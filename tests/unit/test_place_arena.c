@@ -337,7 +337,7 @@ static void test_trim_keeps_what_it_is_told_to(void **state)
     assert_in_range(footprint(), 256 << 10, 640 << 10);
 }
 
-/* ---- the kinds of memory ----------------------------------------------------------------------- */
+/* ---- the kinds of memory --------------------------------------------------------------------- */
 
 static void test_chunks_double(void **state)
 {
@@ -481,6 +481,25 @@ static void test_wrong_options_are_refused(void **state)
         -EINVAL);
 }
 
+/* ---- watched memory ----------------------------------------------------------------------------- */
+
+#ifdef FH_POISON_ASAN
+int __asan_address_is_poisoned(void const volatile *address);
+
+static void test_red_zone_and_rewound_memory_are_poisoned(void **state)
+{
+    (void)state;
+    struct fh_arena_mark mark = fh_arena_mark(&arena);
+    char *block = fh_arena_alloc(&arena, 20);
+    assert_false(__asan_address_is_poisoned(block));
+    assert_false(__asan_address_is_poisoned(block + 19));
+    assert_true(__asan_address_is_poisoned(block + 20));
+    assert_true(__asan_address_is_poisoned(block + 47));
+    fh_arena_rewind(&arena, mark);
+    assert_true(__asan_address_is_poisoned(block));
+}
+#endif
+
 /* ---- texts ----------------------------------------------------------------------------------- */
 
 static void test_texts_are_copied(void **state)
@@ -509,7 +528,7 @@ static void test_printed_text_of_any_length_is_whole(void **state)
     }
 }
 
-/* ---- looking at it ------------------------------------------------------------------------------ */
+/* ---- looking at it --------------------------------------------------------------------------- */
 
 static int count(void *context, const struct fh_block *block)
 {
@@ -607,6 +626,9 @@ int main(void)
         BUFFER(test_works_where_it_was_moved_to),
         BUFFER(test_attaching_nonsense_is_refused),
         CHAINED(test_wrong_options_are_refused),
+#ifdef FH_POISON_ASAN
+        ALL(test_red_zone_and_rewound_memory_are_poisoned),
+#endif
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

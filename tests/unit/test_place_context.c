@@ -144,7 +144,7 @@ static void test_deep_tree_does_not_need_the_stack(void **state)
     assert_null(fh_context_first_child(root));
 }
 
-/* ---- what a callback may do ------------------------------------------------------------------------ */
+/* ---- what a callback may do ------------------------------------------------------------------ */
 
 struct busy {
     struct fh_context_callback callback, second;
@@ -259,7 +259,7 @@ static void test_callback_may_move_its_context_to_safety(void **state)
     assert_ptr_equal(fh_context_first_child(safe), contexts[0]);
 }
 
-/* ---- the tree and its accounts ----------------------------------------------------------------------- */
+/* ---- the tree and its accounts --------------------------------------------------------------- */
 
 static void test_bytes_add_up_over_the_subtree(void **state)
 {
@@ -358,7 +358,7 @@ static void test_printed_tree_is_indented_and_whole(void **state)
     assert_non_null(strstr(text, "\n  cache: "));
 }
 
-/* ---- other allocators ---------------------------------------------------------------------------------- */
+/* ---- other allocators ------------------------------------------------------------------------ */
 
 static void test_context_over_an_allocator_is_accounted_by_block(void **state)
 {

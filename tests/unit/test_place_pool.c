@@ -181,7 +181,7 @@ static void test_small_alignment_saves_memory(void **state)
     assert_true((measure.free_blocks + 1) * 24 > MEMORY - MEMORY / 50);
 }
 
-/* ---- misuse ------------------------------------------------------------------------------------ */
+/* ---- misuse ---------------------------------------------------------------------------------- */
 
 static void test_every_double_free_is_told(void **state)
 {
@@ -250,7 +250,22 @@ static void test_live_block_is_never_handed_out_again(void **state)
     TOLD("heap-corruption", assert_ptr_not_equal(fh_pool_alloc(&pool), live));
 }
 
-/* ---- memory ------------------------------------------------------------------------------------ */
+#ifdef FH_POISON_ASAN
+int __asan_address_is_poisoned(void const volatile *address);
+
+static void test_free_blocks_are_poisoned(void **state)
+{
+    (void)state;
+    char *block = fh_pool_alloc(&pool);
+    assert_false(__asan_address_is_poisoned(block));
+    assert_false(__asan_address_is_poisoned(block + 23));
+    assert_true(__asan_address_is_poisoned(block + pool.size));
+    fh_pool_free(&pool, block);
+    assert_true(__asan_address_is_poisoned(block));
+}
+#endif
+
+/* ---- memory ---------------------------------------------------------------------------------- */
 
 static void test_chunks_double(void **state)
 {
@@ -436,7 +451,7 @@ static void test_wrong_options_are_refused(void **state)
     assert_int_equal(open_buffer(NULL), 0);
 }
 
-/* ---- looking at it ------------------------------------------------------------------------------ */
+/* ---- looking at it --------------------------------------------------------------------------- */
 
 static int free_odd(void *context, void *block)
 {
@@ -517,6 +532,9 @@ int main(void)
         ALL(test_overwritten_list_is_told_and_mended),
         BUFFER(test_live_block_is_never_handed_out_again),
         RANGE(test_live_block_is_never_handed_out_again),
+#ifdef FH_POISON_ASAN
+        ALL(test_free_blocks_are_poisoned),
+#endif
         CHAINED(test_chunks_double),
         RANGE(test_chunks_double),
         CHAINED(test_blocks_come_from_the_oldest_chunk),

@@ -26,7 +26,8 @@ static void test_callee_gets_an_arena_that_is_not_the_result(void **state)
     fh_scratch_end(&caller);
 }
 
-/* The idiom's reason: a result that the callee makes in the caller's arena outlives the callee's own scope. */
+/* The idiom's reason: a result that the callee makes in the caller's arena outlives the callee's
+ * own scope. */
 static char *join(struct fh_arena *result, const char *a, const char *b)
 {
     FH_SCRATCH(scratch, result);
@@ -158,7 +159,7 @@ static void test_destructors_of_a_thread_may_use_scratch(void **state)
     pthread_key_delete(late_key);
 }
 
-/* ---- small buffers ----------------------------------------------------------------------------- */
+/* ---- small buffers --------------------------------------------------------------------------- */
 
 static struct fh_heap *heap;
 static struct fh_allocator allocator;
