@@ -856,6 +856,41 @@ static void test_shrinking_finds_the_two_steps_that_matter(void **state)
     assert_in_range(asked, 1, 4000);
 }
 
+/* The table of docs/place/README.md; tests/system/place_docs.sh compares. */
+static void print_capabilities(void)
+{
+    static const char *const grounds[] = {"", "B", "P", "BP", "S", "BS", "PS", "BPS"};
+    static const struct {
+        unsigned bit;
+        const char *name;
+    } columns[] = {{FH_ALLOCATOR_CONSTANT_TIME, "O(1)"},
+                   {FH_ALLOCATOR_THREAD_SAFE, "threads"},
+                   {FH_ALLOCATOR_MOVES, "resize may move"},
+                   {FH_ALLOCATOR_RELOCATABLE, "relocatable"},
+                   {FH_ALLOCATOR_SEES_DOUBLE_FREE, "sees each double free"},
+                   {FH_ALLOCATOR_NEEDS_SIZE, "needs size"},
+                   {FH_ALLOCATOR_NO_FREE, "no free"},
+                   {FH_ALLOCATOR_ONE_SIZE, "one size"}};
+    const size_t count = sizeof columns / sizeof columns[0];
+    printf("| allocator | stands on |");
+    for (size_t c = 0; c < count; c++)
+        printf(" %s |", columns[c].name);
+    printf("\n|---|---|");
+    for (size_t c = 0; c < count; c++)
+        printf("---|");
+    printf("\n");
+    for (size_t i = 0; i < SUBJECT_KINDS; i++) {
+        const struct subject_kind *kind = &subject_kinds[i];
+        if (strncmp(kind->name, "heap-", 5) == 0)
+            continue;
+        unsigned capabilities = capabilities_of(&(struct on){kind, model_ground(kind, 0)});
+        printf("| %s | %s |", kind->name, grounds[kind->grounds & 7]);
+        for (size_t c = 0; c < count; c++)
+            printf(" %s |", capabilities & columns[c].bit ? "yes" : "");
+        printf("\n");
+    }
+}
+
 /* Names of kinds given as arguments are the only ones tested. */
 static bool is_wanted(const char *name, int argc, char **argv)
 {
@@ -872,6 +907,10 @@ int main(int argc, char **argv)
     static struct CMUnitTest tests[SUBJECT_KINDS * GROUNDS * CLAIMS + 1];
     size_t count = 0, subjects = 0;
 
+    if (argc == 2 && strcmp(argv[1], "--capabilities") == 0) {
+        print_capabilities();
+        return 0;
+    }
     model.arena = arenas[0];
     model.other = arenas[1];
     for (size_t i = 0; i < SUBJECT_KINDS; i++)
