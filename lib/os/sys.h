@@ -34,9 +34,9 @@ fh_os_abort(void); /* SIGABRT with the default action, whatever the program inst
 _Noreturn void fh_os_exit(int status); /* exit_group */
 
 int fh_os_open_read(const char *path);
-int fh_os_open_write(const char *path);  /* create, truncate, 0644, O_CLOEXEC */
+int fh_os_open_write(const char *path);      /* create, truncate, 0644, O_CLOEXEC */
 int fh_os_open_read_write(const char *path); /* of what is there, O_CLOEXEC */
-int fh_os_open_append(const char *path); /* create, each write at the end, 0644, O_CLOEXEC */
+int fh_os_open_append(const char *path);     /* create, each write at the end, 0644, O_CLOEXEC */
 int64_t fh_os_read(int fd, void *buf, size_t size);
 /* At a place in the file; the descriptor's own position stays. Short only at the end of the file.
  */

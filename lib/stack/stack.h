@@ -85,8 +85,8 @@ size_t fh_stack_capture(struct fh_stack_cache *cache, uintptr_t *frames, size_t 
  * The same of a caller whose return address, stack pointer (behind that address) and frame pointer are given: what
  * __builtin_frame_address(0) of the function that it called leads to.
  */
-size_t fh_stack_capture_at(struct fh_stack_cache *cache, uintptr_t frame, uintptr_t sp, uintptr_t fp,
-                           uintptr_t *frames, size_t max);
+size_t fh_stack_capture_at(struct fh_stack_cache *cache, uintptr_t frame, uintptr_t sp,
+                           uintptr_t fp, uintptr_t *frames, size_t max);
 
 /*
  * The states of the walk that gave these frames just now, if a later walk from `sp` would be the same as long

@@ -457,8 +457,8 @@ FH_NOINLINE size_t fh_stack_capture(struct fh_stack_cache *cache, uintptr_t *fra
     return n;
 }
 
-size_t fh_stack_capture_at(struct fh_stack_cache *cache, uintptr_t frame, uintptr_t sp, uintptr_t fp,
-                           uintptr_t *frames, size_t max)
+size_t fh_stack_capture_at(struct fh_stack_cache *cache, uintptr_t frame, uintptr_t sp,
+                           uintptr_t fp, uintptr_t *frames, size_t max)
 {
     struct walk walk = {.frame = frame, .sp = sp, .fp = fp};
     struct fh_stack_output out = {frames, max, 0};
