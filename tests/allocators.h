@@ -536,8 +536,9 @@ static inline int attach_fixed(struct subject *subject, void *memory, size_t byt
 
 static inline int open_arena(struct subject *subject, const struct fh_place_options *place)
 {
-    subject->allocator = fh_arena_allocator(&subject->as.arena);
-    return fh_arena_init(&subject->as.arena, &(struct fh_arena_options){.place = *place});
+    int error = fh_arena_init(&subject->as.arena, &(struct fh_arena_options){.place = *place});
+    subject->allocator = fh_arena_allocator(&subject->as.arena); /* its table is the kind's */
+    return error;
 }
 
 static inline unsigned char *range_of_arena(const struct subject *subject, size_t *bytes)
@@ -594,9 +595,10 @@ static inline int attach_buddy(struct subject *subject, void *memory, size_t byt
 
 static inline int open_pool(struct subject *subject, const struct fh_place_options *place)
 {
-    subject->allocator = fh_pool_allocator(&subject->as.pool);
-    return fh_pool_init(&subject->as.pool,
-                        &(struct fh_pool_options){.place = *place, .size = POOL_SIZE});
+    int error = fh_pool_init(&subject->as.pool,
+                             &(struct fh_pool_options){.place = *place, .size = POOL_SIZE});
+    subject->allocator = fh_pool_allocator(&subject->as.pool); /* its table is the kind's */
+    return error;
 }
 
 static inline unsigned char *range_of_pool(const struct subject *subject, size_t *bytes)
