@@ -17,7 +17,7 @@
 #include "place/manager.h"
 
 /* Measured on the steady mix (docs/place/half-fit.md): without a look the least arena is 1.56 times what is live. */
-enum { SECOND = 0, LOOKS = 4 };
+enum { SECOND = 0, LOOKS = 8 };
 
 static size_t index_bytes(uint32_t choice, uint32_t most)
 {

@@ -10,7 +10,7 @@
 
 #include <cmocka.h>
 
-enum { RANGE = 128 << 10, LIVE = 150, STEPS = 20000 };
+enum { RANGE = 40 << 10, LIVE = 150, STEPS = 20000 };
 
 static _Alignas(16) unsigned char memory[RANGE];
 static uint64_t random_state;
