@@ -330,8 +330,12 @@ FH_INLINE void note_free(struct fh_buddy *buddy, size_t unit, unsigned order, bo
     uint64_t bit = (uint64_t)1 << group % 64;
     if ((load(avail, is_shared) & bit) == 0)
         set_bits(avail, bit, is_shared);
-    if (is_shared)
+    if (is_shared) {
+        /* The next search of this thread begins here: without it most of its time goes into empty words. */
+        __atomic_store_n(&slot_of_thread(buddy)->cursor[order], (uint32_t)(group / 64),
+                         __ATOMIC_RELAXED);
         return;
+    }
     state->orders |= (uint32_t)1 << order;
     state->count[order]++;
     if (group / 64 < state->cursor[order])
@@ -653,30 +657,35 @@ static struct quiet look_at_slots(const struct fh_buddy *buddy)
     return sum;
 }
 
+static size_t split_shared(struct fh_buddy *buddy, unsigned order)
+{
+    struct slot *slot = slot_of_thread(buddy);
+    begin_moving(slot);
+    size_t unit = NONE;
+    unsigned have = order;
+    while (unit == NONE && have < buddy->state->root)
+        unit = claim(buddy, ++have, true);
+    if (unit != NONE)
+        split(buddy, unit, have, order, true);
+    end_moving(slot, unit != NONE);
+    return unit;
+}
+
 static size_t take_shared(struct fh_buddy *buddy, unsigned order)
 {
-    for (int i = 0; i < LOOKS; i++) {
+    size_t unit = claim(buddy, order, true);
+    for (int i = 0; i < LOOKS && unit == NONE; i++) {
         struct quiet before = look_at_slots(buddy);
-        size_t unit = claim(buddy, order, true);
-        if (unit == NONE) {
-            struct slot *slot = slot_of_thread(buddy);
-            begin_moving(slot);
-            unsigned have = order;
-            while (unit == NONE && have < buddy->state->root)
-                unit = claim(buddy, ++have, true);
-            if (unit != NONE)
-                split(buddy, unit, have, order, true);
-            end_moving(slot, unit != NONE);
-        }
-        if (unit != NONE) {
-            mark_allocated(buddy, unit, order, true);
-            return unit;
-        }
+        unit = split_shared(buddy, order);
+        if (unit == NONE)
+            unit = claim(buddy, order, true);
         struct quiet after = look_at_slots(buddy);
-        if (after.moving == 0 && after.moves == before.moves)
+        if (unit == NONE && after.moving == 0 && after.moves == before.moves)
             break;
     }
-    return NONE;
+    if (unit != NONE)
+        mark_allocated(buddy, unit, order, true);
+    return unit;
 }
 
 static size_t take_once(struct fh_buddy *buddy, unsigned order, unsigned flags)

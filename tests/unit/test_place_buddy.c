@@ -102,7 +102,7 @@ static void test_all_coalesces_when_all_is_free(void **state)
 {
     bool is_shared = *state != NULL;
     open_apart(16, MEMORY, is_shared);
-    static void *blocks[MEMORY / 16];
+    static void *blocks[MEMORY / 16 + 1];
     size_t count = 0;
     while ((blocks[count] = fh_buddy_alloc(&buddy, 16)) != NULL)
         count++;

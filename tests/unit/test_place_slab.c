@@ -265,7 +265,7 @@ static void test_a_cache_gives_back_for_its_neighbour(void **state)
     assert_int_equal(fh_slab_init(&cache, &options), 0);
     options.object_size = 200;
     assert_int_equal(fh_slab_init(&other, &options), 0);
-    static void *all[MEMORY / 64];
+    static void *all[MEMORY / 64 + 1];
     size_t count = 0;
     while ((all[count] = fh_slab_alloc(&cache)) != NULL)
         count++;
