@@ -4,10 +4,10 @@
  *
  *     bench/own_place_shared [--json]     a table in Markdown, or the figures of all rounds
  *
- * mix     10,000 live blocks, 16-4096 bytes log-uniform; a random one is freed and one of a random size allocated.
- *         Each thread has its own 10,000.
- * slab    64-byte objects: 1,000 live, a random one is freed and one allocated; malloc is that of this program
- *         (LD_PRELOAD another), fh_malloc the thread's Freehold heap.
+ * mix     10,000 live blocks, 16-4096 bytes log-uniform; a random one is freed and one of a random
+ *         size allocated. Each thread has its own 10,000.
+ * slab    64-byte objects: 1,000 live, a random one is freed and one allocated; malloc is that of
+ *         this program (LD_PRELOAD another), fh_malloc the thread's Freehold heap.
  *
  * Rows are interleaved within a round, ROUNDS rounds, median and least. With two threads the time
  * is the wall's for both threads' pairs, so "2 threads" halves when they do not hinder each other;

@@ -73,12 +73,14 @@ FH_API int fh_locked_init(struct fh_locked *locked, const struct fh_locked_optio
  * (The interface's destroy destroys the inner allocator too.) */
 FH_API void fh_locked_close(struct fh_locked *locked);
 /* What the inner allocator offers, and thread-safe. With magazines:
- *   - a block of up to `largest` bytes and no special alignment is a little larger than asked for (by a
- *     quarter at most), and up to 32 of a size stay with a thread: they are live to the inner allocator;
- *   - a free is only written down, 32 of them are looked at together: then misuse is reported, and a second
- *     free of a block that waits in another thread's magazine is not seen;
+ *   - a block of up to `largest` bytes and no special alignment is a little larger than asked for
+ *     (by a quarter at most), and up to 32 of a size stay with a thread: they are live to the inner
+ *     allocator;
+ *   - a free is only written down, 32 of them are looked at together: then misuse is reported, and a
+ *     second free of a block that waits in another thread's magazine is not seen;
  *   - a thread's magazines are emptied when it ends, when the inner allocator is exhausted (the
- *     calling thread's), on reset, and by fh_locked_drain. walk, measure and check empty the caller's;
+ *     calling thread's), on reset, and by fh_locked_drain. walk, measure and check empty the
+ *     caller's;
  *   - over an allocator of one size (pool) the wrapper is a mutex. */
 FH_API struct fh_allocator fh_locked_allocator(struct fh_locked *locked);
 /* Empties the calling thread's magazines. */
