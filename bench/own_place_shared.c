@@ -1,16 +1,18 @@
 /*
- * Allocators that threads share: the buddy system, slabs, wrappers. Nanoseconds a pair of alloc and free.
+ * Allocators that threads share: the buddy system, slabs, wrappers. Nanoseconds a pair of alloc and
+ * free.
  *
  *     bench/own_place_shared [--json]     a table in Markdown, or the figures of all rounds
  *
- * mix     10,000 live blocks, 16-4096 bytes log-uniform; a random one is freed and one of a random size allocated.
- *         Each thread has its own 10,000.
- * slab    64-byte objects: 1,000 live, a random one is freed and one allocated; malloc is that of this program
- *         (LD_PRELOAD another), fh_malloc the thread's Freehold heap.
+ * mix     10,000 live blocks, 16-4096 bytes log-uniform; a random one is freed and one of a random
+ *         size allocated. Each thread has its own 10,000.
+ * slab    64-byte objects: 1,000 live, a random one is freed and one allocated; malloc is that of
+ *         this program (LD_PRELOAD another), fh_malloc the thread's Freehold heap.
  *
- * Rows are interleaved within a round, ROUNDS rounds, median and least. With two threads the time is the wall's for
- * both threads' pairs, so "2 threads" halves when they do not hinder each other; a row's scaling is the one divided by
- * the other. The loop's own cost (some 2 ns) is in all figures.
+ * Rows are interleaved within a round, ROUNDS rounds, median and least. With two threads the time
+ * is the wall's for both threads' pairs, so "2 threads" halves when they do not hinder each other;
+ * a row's scaling is the one divided by the other. The loop's own cost (some 2 ns) is in all
+ * figures.
  */
 #include "base/core/random.h"
 #include "freehold/buddy.h"
@@ -40,7 +42,7 @@ static struct fh_buddy under_mutex, under_magazines;
 static struct fh_allocator mutex, magazines;
 static struct fh_slab slab, single_slab;
 
-/* ---- what is measured ------------------------------------------------------------------------- */
+/* ---- what is measured ------------------------------------------------------------------------ */
 
 #define MIX(name, alloc, release)                                                                  \
     static void name(unsigned thread, void **live)                                                 \
@@ -95,7 +97,7 @@ enum { ROWS = sizeof rows / sizeof *rows };
 static void *blocks[ROWS][2][LIVE]; /* live from round to round, as in a program that runs */
 static double figures[ROWS][2][ROUNDS];
 
-/* ---- measuring -------------------------------------------------------------------------------- */
+/* ---- measuring ------------------------------------------------------------------------------- */
 
 static pthread_barrier_t barrier;
 static const struct row *row_now;

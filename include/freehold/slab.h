@@ -1,11 +1,12 @@
 /*
  * slab.h: many objects of one type, constructed once and used again.
  *
- * A slab cache cuts slabs of memory into objects of one size. An object that is freed stays constructed (its
- * lock initialised, its buffer there), so that allocating it again costs nothing but taking it. Use it for types
- * that come and go in great numbers, from several threads too: each thread keeps magazines of free objects,
- * so that most calls take no lock. Do not use it for blocks of many sizes (a heap) or objects that all die
- * together (a pool or an arena: they have less behind them).
+ * A slab cache cuts slabs of memory into objects of one size. An object that is freed stays
+ * constructed (its lock initialised, its buffer there), so that allocating it again costs nothing
+ * but taking it. Use it for types that come and go in great numbers, from several threads too: each
+ * thread keeps magazines of free objects, so that most calls take no lock. Do not use it for blocks
+ * of many sizes (a heap) or objects that all die together (a pool or an arena: they have less
+ * behind them).
  *
  *     struct fh_slab nodes;
  *     fh_slab_init(&nodes, &(struct fh_slab_options){.object_size = sizeof(struct node)});
@@ -15,13 +16,14 @@
  *
  * Free objects are not written to: what the cache knows of them lies in their slab's header.
  *
- * Costs: about 15 instructions an allocation and 35 a free; of every magazine's worth of them (16 to 128, more where
- * threads meet at the depot) one takes the lock. Sources: Bonwick, The Slab Allocator (USENIX Summer 1994);
- * Bonwick and Adams, Magazines and Vmem (USENIX 2001), sections 3.1-3.5.
+ * Costs: about 15 instructions an allocation and 35 a free; of every magazine's worth of them (16
+ * to 128, more where threads meet at the depot) one takes the lock. Sources: Bonwick, The Slab
+ * Allocator (USENIX Summer 1994); Bonwick and Adams, Magazines and Vmem (USENIX 2001), sections
+ * 3.1-3.5.
  *
- * Misuse: a pointer that is no object of the cache, or points inside one, is reported at once. A second free is
- * seen always in a single-thread cache; with magazines when the object was the last one freed by the
- * thread, and otherwise when its magazine is emptied into the slabs.
+ * Misuse: a pointer that is no object of the cache, or points inside one, is reported at once. A
+ * second free is seen always in a single-thread cache; with magazines when the object was the last
+ * one freed by the thread, and otherwise when its magazine is emptied into the slabs.
  */
 #ifndef FREEHOLD_SLAB_H
 #define FREEHOLD_SLAB_H
@@ -33,13 +35,13 @@
 FH_BEGIN_DECLS
 
 struct fh_slab_options {
-    /* Where slabs come from: each is a block of the parent, or a part of the buffer or source. A parent that is not
-     * thread-safe is called under the cache's lock. */
+    /* Where slabs come from: each is a block of the parent, or a part of the buffer or source. A
+     * parent that is not thread-safe is called under the cache's lock. */
     struct fh_place_options place;
     size_t object_size; /* up to 16 MiB; must be set */
     size_t align;       /* of objects; 0: 16 */
-    /* Called once for each object of a new slab, outside all locks; not 0: it failed, and so does the
-     * allocation (ENOMEM). */
+    /* Called once for each object of a new slab, outside all locks; not 0: it failed, and so does
+     * the allocation (ENOMEM). */
     int (*construct)(void *context, void *object);
     /* Called for each object when its slab is given back. */
     void (*destruct)(void *context, void *object);
@@ -91,8 +93,8 @@ struct fh_slab {
     struct fh_slab_stats stats;
 };
 
-/* 0; -EINVAL: no size, one too large, an alignment that is none, a place too small for one slab; -ENOMEM. The
- * handle must stay where it is. */
+/* 0; -EINVAL: no size, one too large, an alignment that is none, a place too small for one slab;
+ * -ENOMEM. The handle must stay where it is. */
 FH_API int fh_slab_init(struct fh_slab *slab, const struct fh_slab_options *options);
 /* Destructs all objects, live ones too, and gives all memory back. Nobody else may call. */
 FH_API void fh_slab_destroy(struct fh_slab *slab);
@@ -101,15 +103,17 @@ FH_API void fh_slab_destroy(struct fh_slab *slab);
 FH_API void *fh_slab_alloc(struct fh_slab *slab) FH_MALLOC_LIKE;
 /* The object must be in its constructed state again. */
 FH_API void fh_slab_free(struct fh_slab *slab, void *object);
-/* Through the interface sizes up to object_size are served (a larger one is ENOMEM), and alignments up to the
- * cache's. FH_ALLOC_ZEROED is ENOTSUP where there is a constructor. */
+/* Through the interface sizes up to object_size are served (a larger one is ENOMEM), and alignments
+ * up to the cache's. FH_ALLOC_ZEROED is ENOTSUP where there is a constructor. */
 FH_API void *fh_slab_alloc_with(struct fh_slab *slab, size_t size, size_t align,
                                 unsigned flags) FH_MALLOC_LIKE;
 
-/* Gives back what is free: the depot's and the caller's magazines are emptied, slabs without live objects
- * destructed and returned. It happens by itself when the parent or source is exhausted. Returns the bytes. */
+/* Gives back what is free: the depot's and the caller's magazines are emptied, slabs without live
+ * objects destructed and returned. It happens by itself when the parent or source is exhausted.
+ * Returns the bytes. */
 FH_API size_t fh_slab_reap(struct fh_slab *slab);
-/* All objects free, the memory kept; they are destructed and constructed again when needed. Nobody else may call. */
+/* All objects free, the memory kept; they are destructed and constructed again when needed. Nobody
+ * else may call. */
 FH_API void fh_slab_reset(struct fh_slab *slab);
 
 FH_API bool fh_slab_owns(struct fh_slab *slab, const void *address);

@@ -1,72 +1,78 @@
 /*
  * The binary buddy system, private and shared, with two bits of metadata a unit.
  *
- * What is kept. Node i of order k stands for the units [i·2^k, (i+1)·2^k); its buddy is node i^1. There is one
- * bit a node, 2 − 2^-n bits a unit in all. A *pair* (the bits of two buddies) says:
+ * What is kept. Node i of order k stands for the units [i·2^k, (i+1)·2^k); its buddy is node i^1.
+ * There is one bit a node, 2 − 2^-n bits a unit in all. A *pair* (the bits of two buddies) says:
  *
  *     01, 10   the marked node is a free block; its buddy is allocated or divided
  *     00       neither is free, or both lie inside a larger block
  *     11       the parent, of order k+1, is an allocated block
  *
- * Two free buddies are never there (they are coalesced at once), so 11 is free to say the second thing. Below a
- * free or an allocated block all other bits are zero, with one exception below. So a look from a unit upwards along
- * its path, to the first pair that is not 00 (at order j), tells all:
+ * Two free buddies are never there (they are coalesced at once), so 11 is free to say the second
+ * thing. Below a free or an allocated block all other bits are zero, with one exception below. So a
+ * look from a unit upwards along its path, to the first pair that is not 00 (at order j), tells
+ * all:
  *
  *     11                  an allocated block of order j+1 (or the inside of it)
  *     my side is marked   a free block of order j (or the inside of it)
- *     the other side is   an allocated unit: a larger allocated block would have shown by its 11 before, a
- *                         larger free one by its own mark before
+ *     the other side is   an allocated unit: a larger allocated block would have shown by its
+ *                         11 before, a larger free one by its own mark
  *     none up to the root an allocated unit
  *
- * Each free makes that look, so no size is needed and every misuse is seen. What a free block says, only its holder
- * may change: who clears the mark of a free node owns its memory and every bit below.
+ * Each free makes that look, so no size is needed and every misuse is seen. What a free block says,
+ * only its holder may change: who clears the mark of a free node owns its memory and every bit
+ * below.
  *
- * Alignment kept. An allocated block that was asked to be aligned beyond two units carries 11 in the pair of its right
- * grandchildren: it never shrinks, since a smaller block that moves later could not know the alignment. A look from
- * inside the right half meets that 11 first, so a look that found an allocated block asks whether the pair above it is
- * 11 too.
+ * Alignment kept. An allocated block that was asked to be aligned beyond two units carries 11 in
+ * the pair of its right grandchildren: it never shrinks, since a smaller block that moves later
+ * could not know the alignment. A look from inside the right half meets that 11 first, so a look
+ * that found an allocated block asks whether the pair above it is 11 too.
  *
- * Layout. Eight orders of 256 units make 510 bits: one cache line, in which nearly every operation on blocks
- * of order 0-7 stays. Each of its words holds orders 0-4 of 32 units in 62 bits, order r from bit 64 - 64/2^r on, so
- * that a table of 32 masks finds a unit's path in it. The pairs of orders 5-7 take the two bits left:
+ * Layout. Eight orders of 256 units make 510 bits: one cache line, in which nearly every operation
+ * on blocks of order 0-7 stays. Each of its words holds orders 0-4 of 32 units in 62 bits, order r
+ * from bit 64 - 64/2^r on, so that a table of 32 masks finds a unit's path in it. The pairs of
+ * orders 5-7 take the two bits left:
  *
  *     bits of a word   0-31      32-47   48-55   56-59   60-61   62-63
- *     order            0         1       2       3       4       5 in words 0, 2, 4, 6; 6 in 1, 5; 7 in 3
+ *     order            0         1       2       3       4       5, 6, 7 (words 0 2 4 6, 1 5, 3)
  *
- * Lines of 256 units are layer 0; their 256-fold units, orders 8–15, are cut into lines of layer 1, and so on. For each
- * order a bitmap `avail` has one bit for two lines: there may be a free block of the order in them. A bit too many
- * is found and cleared by the next search, a bit too few never lasts.
+ * Lines of 256 units are layer 0; their 256-fold units, orders 8–15, are cut into lines of layer 1,
+ * and so on. For each order a bitmap `avail` has one bit for two lines: there may be a free block
+ * of the order in them. A bit too many is found and cleared by the next search, a bit too few never
+ * lasts.
  *
- * The private kind. For orders of which 46 blocks are less than 1/128 of the range, up to 46 freed blocks wait
- * on a stack, still marked as allocated: most allocations and frees touch one stack and one line. When a stack is
- * full its older half is coalesced, and all of them before an allocation fails, a walk, or a measurement (lazy
- * coalescing, Barkley and Lee 1989). Lest a block be there twice, no two blocks on a stack agree in the low nine
- * bits of their number; a bit for each of the 512 says whether there is one.
+ * The private kind. For orders of which 46 blocks are less than 1/128 of the range, up to 46 freed
+ * blocks wait on a stack, still marked as allocated: most allocations and frees touch one stack and
+ * one line. When a stack is full its older half is coalesced, and all of them before an allocation
+ * fails, a walk, or a measurement (lazy coalescing, Barkley and Lee 1989). Lest a block be there
+ * twice, no two blocks on a stack agree in the low nine bits of their number; a bit for each of the
+ * 512 says whether there is one.
  *
- * The shared kind. All is in the words of the lines, and a pair lies in one word, so one compare-and-swap decides
- * between the two ends of a free at order k:
+ * The shared kind. All is in the words of the lines, and a pair lies in one word, so one
+ * compare-and-swap decides between the two ends of a free at order k:
  *
  *     my buddy's mark is set     clear it: I own both, go on with the parent
  *     it is not                  set mine: the block is free
  *
- * Two threads that free two buddies can't both find the other absent: free buddies are always coalesced. A block
- * is claimed by the swap that clears its mark, divided by marking right halves (nobody else may touch the pair of a
- * node that I own), and allocated by 11. A free claims the block by the swap from 11 to 00: of two frees of one
- * block, one finds no 11. For single units a third bit a unit says "allocated", for the same reason. While a
- * thread holds parts of a larger free block others may find too little: it counts itself as moving, and whoever
- * fails looks again until nothing has moved during its search (1000 times at most: a thread that is stopped
- * in the middle does not stop others). Threads begin to search at different places, by their stack's
+ * Two threads that free two buddies can't both find the other absent: free buddies are always
+ * coalesced. A block is claimed by the swap that clears its mark, divided by marking right halves
+ * (nobody else may touch the pair of a node that I own), and allocated by 11. A free claims the
+ * block by the swap from 11 to 00: of two frees of one block, one finds no 11. For single units a
+ * third bit a unit says "allocated", for the same reason. While a thread holds parts of a larger
+ * free block others may find too little: it counts itself as moving, and whoever fails looks again
+ * until nothing has moved during its search (1000 times at most: a thread that is stopped in the
+ * middle does not stop others). Threads begin to search at different places, by their stack's
  * address, so that they seldom meet in a line.
  *
  *     mark set (in a line), then avail bit read   |   avail bit cleared, then the lines read again
  *
- * are both sequentially consistent: either the marker sees the bit cleared and sets it, or the searcher sees the
- * mark. models/buddy.pml holds all of this, with bugs planted.
+ * are both sequentially consistent: either the marker sees the bit cleared and sets it, or the
+ * searcher sees the mark. models/buddy.pml is the protocol of marks and avail bits.
  *
- * All but addresses lies in the metadata, as numbers of units and words: it may be copied or mapped elsewhere with
- * the range. Units before the range's first byte (the origin is aligned, the range need not be), units of
- * metadata inside, and units beyond the end are never marked free, so they are never coalesced with; `first`
- * and `units` bound what a free may name.
+ * All but addresses lies in the metadata, as numbers of units and words: it may be copied or mapped
+ * elsewhere with the range. Units before the range's first byte (the origin is aligned, the range
+ * need not be), units of metadata inside, and units beyond the end are never marked free, so they
+ * are never coalesced with; `first` and `units` bound what a free may name.
  */
 #include "freehold/buddy.h"
 
@@ -127,8 +133,8 @@ struct fh_buddy_state {
     uint32_t aligned;        /* blocks with their alignment kept */
 };
 
-/* Private: freed blocks of one order, marked as allocated. No two of them have the same bit of the filter, so
- * that one look tells that a block is not here. */
+/* Private: freed blocks of one order, marked as allocated. No two of them have the same bit of the
+ * filter, so that one look tells that a block is not here. */
 struct stack {
     uint32_t count, unused;
     uint64_t filter[FILTER / 64];
@@ -137,8 +143,9 @@ struct stack {
 
 /* ---- words ----------------------------------------------------------------------------------- */
 
-/* What `is_shared` is, is known wherever these are compiled in. Sequentially consistent throughout: on
- * x86-64 a read-modify-write is so anyway, and the proof above needs it of the marks and the avail bits. */
+/* What `is_shared` is, is known wherever these are compiled in. Sequentially consistent throughout:
+ * on x86-64 a read-modify-write is so anyway, and the proof above needs it of the marks and the
+ * avail bits. */
 FH_INLINE uint64_t load(const uint64_t *word, bool is_shared)
 {
     return is_shared ? __atomic_load_n(word, __ATOMIC_SEQ_CST) : *word;
@@ -219,7 +226,8 @@ FH_INLINE unsigned pair_at(struct spot spot)
 static const uint64_t paths[32] = {FH_PATHS(0),  FH_PATHS(4),  FH_PATHS(8),  FH_PATHS(12),
                                    FH_PATHS(16), FH_PATHS(20), FH_PATHS(24), FH_PATHS(28)};
 
-/* The first pair that is not 00 on a unit's path in one line: its order there, 8 when there is none. */
+/* The first pair that is not 00 on a unit's path in one line: its order there, 8 when there is
+ * none. */
 struct pair {
     unsigned r, bits;
 };
@@ -331,8 +339,13 @@ FH_INLINE void note_free(struct fh_buddy *buddy, size_t unit, unsigned order, bo
     uint64_t bit = (uint64_t)1 << group % 64;
     if ((load(avail, is_shared) & bit) == 0)
         set_bits(avail, bit, is_shared);
-    if (is_shared)
+    if (is_shared) {
+        /* The next search of this thread begins here: without it most of its time goes into empty
+         * words. */
+        __atomic_store_n(&slot_of_thread(buddy)->cursor[order], (uint32_t)(group / 64),
+                         __ATOMIC_RELAXED);
         return;
+    }
     state->orders |= (uint32_t)1 << order;
     state->count[order]++;
     if (group / 64 < state->cursor[order])
@@ -654,30 +667,35 @@ static struct quiet look_at_slots(const struct fh_buddy *buddy)
     return sum;
 }
 
+static size_t split_shared(struct fh_buddy *buddy, unsigned order)
+{
+    struct slot *slot = slot_of_thread(buddy);
+    begin_moving(slot);
+    size_t unit = NONE;
+    unsigned have = order;
+    while (unit == NONE && have < buddy->state->root)
+        unit = claim(buddy, ++have, true);
+    if (unit != NONE)
+        split(buddy, unit, have, order, true);
+    end_moving(slot, unit != NONE);
+    return unit;
+}
+
 static size_t take_shared(struct fh_buddy *buddy, unsigned order)
 {
-    for (int i = 0; i < LOOKS; i++) {
+    size_t unit = claim(buddy, order, true);
+    for (int i = 0; i < LOOKS && unit == NONE; i++) {
         struct quiet before = look_at_slots(buddy);
-        size_t unit = claim(buddy, order, true);
-        if (unit == NONE) {
-            struct slot *slot = slot_of_thread(buddy);
-            begin_moving(slot);
-            unsigned have = order;
-            while (unit == NONE && have < buddy->state->root)
-                unit = claim(buddy, ++have, true);
-            if (unit != NONE)
-                split(buddy, unit, have, order, true);
-            end_moving(slot, unit != NONE);
-        }
-        if (unit != NONE) {
-            mark_allocated(buddy, unit, order, true);
-            return unit;
-        }
+        unit = split_shared(buddy, order);
+        if (unit == NONE)
+            unit = claim(buddy, order, true);
         struct quiet after = look_at_slots(buddy);
-        if (after.moving == 0 && after.moves == before.moves)
+        if (unit == NONE && after.moving == 0 && after.moves == before.moves)
             break;
     }
-    return NONE;
+    if (unit != NONE)
+        mark_allocated(buddy, unit, order, true);
+    return unit;
 }
 
 static size_t take_once(struct fh_buddy *buddy, unsigned order, unsigned flags)
@@ -855,8 +873,8 @@ static bool release(struct fh_buddy *buddy, size_t unit, unsigned order)
     return true;
 }
 
-/* A size that a block of the order can have been asked for. One that keeps its alignment may be larger than
- * its last size wants; one aligned to two units may have shrunk to one. */
+/* A size that a block of the order can have been asked for. One that keeps its alignment may be
+ * larger than its last size wants; one aligned to two units may have shrunk to one. */
 static bool can_have_size(const struct fh_buddy *buddy, size_t unit, unsigned order, size_t size,
                           size_t align)
 {
@@ -926,7 +944,8 @@ void fh_buddy_free_sized(struct fh_buddy *buddy, void *block, size_t size, size_
 
 /* ---- resize ---------------------------------------------------------------------------------- */
 
-/* Claims the free right halves that make the block one of order `to`; false when one is not free. */
+/* Claims the free right halves that make the block one of order `to`; false when one is not
+ * free. */
 static bool absorb(struct fh_buddy *buddy, size_t unit, unsigned from, unsigned to)
 {
     bool is_shared = is_shared_kind(buddy);
@@ -1083,7 +1102,8 @@ static bool claim_node(struct fh_buddy *buddy, size_t unit, unsigned order)
     return false;
 }
 
-/* The largest aligned block at `from` within [from, to): the same ones for reserve and unreserve. */
+/* The largest aligned block at `from` within [from, to): the same ones for reserve and
+ * unreserve. */
 static unsigned order_within(const struct fh_buddy *buddy, size_t from, size_t to)
 {
     unsigned order = fh_log2(to - from);

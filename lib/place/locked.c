@@ -1,26 +1,29 @@
 /*
  * Locks around an allocator: a mutex, or a mutex behind magazines of small blocks for each thread.
  *
- * Mutex. Every call takes the lock. The thread that holds it may call again (an `exhausted` callback that frees, a
- * visitor that asks for a size): `holder` names it, and only the thread itself can find itself there.
+ * Mutex. Every call takes the lock. The thread that holds it may call again (an `exhausted`
+ * callback that frees, a visitor that asks for a size): `holder` names it, and only the thread
+ * itself can find itself there.
  *
- * Magazines. Sizes up to `largest` belong to classes, a quarter apart at most; a thread keeps up to KEPT free blocks of
- * each class and serves allocations from them. A class that is empty gets half a magazine in one go, under the
- * lock. A free can't know its class without asking the inner allocator, whose bookkeeping other threads may be
- * changing; so it only writes the block down, and when PENDING are written down one holding of the lock serves them
- * all: the block's usable size is asked for, and it goes into its class's magazine or back. A sized free knows
- * its class and needs no lock at all.
+ * Magazines. Sizes up to `largest` belong to classes, a quarter apart at most; a thread keeps up to
+ * KEPT free blocks of each class and serves allocations from them. A class that is empty gets half
+ * a magazine in one go, under the lock. A free can't know its class without asking the inner
+ * allocator, whose bookkeeping other threads may be changing; so it only writes the block down, and
+ * when PENDING are written down one holding of the lock serves them all: the block's usable size is
+ * asked for, and it goes into its class's magazine or back. A sized free knows its class and needs
+ * no lock at all.
  *
- * So that each block with a class is large enough for it, whoever allocated it, small requests are always rounded up
- * to their class, in resize too; blocks with an alignment of their own, and larger ones, go under the lock. A block
- * of `usable` bytes goes into the largest class that it can serve.
+ * So that each block with a class is large enough for it, whoever allocated it, small requests are
+ * always rounded up to their class, in resize too; blocks with an alignment of their own, and
+ * larger ones, go under the lock. A block of `usable` bytes goes into the largest class that it can
+ * serve.
  *
- * A block in a magazine is live to the inner allocator; a second free of it shows when both lie in one
- * magazine, or when the inner allocator gets it twice.
+ * A block in a magazine is live to the inner allocator; a second free of it shows when both lie in
+ * one magazine, or when the inner allocator gets it twice.
  *
- * Under the lock: the inner allocator and the list of what threads have. What a thread has is its own; others touch it
- * when nobody else may call (reset, close) and in a forked child, where the counts, written after the entries, tell
- * the truth at any moment.
+ * Under the lock: the inner allocator and the list of what threads have. What a thread has is its
+ * own; others touch it when nobody else may call (reset, close) and in a forked child, where the
+ * counts, written after the entries, tell the truth at any moment.
  */
 #include "freehold/locked.h"
 

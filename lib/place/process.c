@@ -1,20 +1,22 @@
 /*
  * Threads that end and processes that fork, for the allocators that several threads share.
  *
- * Threads. One thread-local pointer leads to a table with a slot for each owner (a slab cache, a wrapper). A slot is
- * valid while its serial is the owner's; serials are never used twice, so a slot that a closed owner
- * left behind is never taken for its successor's, and nobody needs to visit the tables of other threads. When a
- * thread ends (a pthread key's destructor), the owners of its valid slots are told. Tables are recycled,
- * never freed. Frees that arrive after the destructor (other libraries' keys) find the empty table and go
- * under the owner's lock.
+ * Threads. One thread-local pointer leads to a table with a slot for each owner (a slab cache, a
+ * wrapper). A slot is valid while its serial is the owner's; serials are never used twice, so a
+ * slot that a closed owner left behind is never taken for its successor's, and nobody needs to
+ * visit the tables of other threads. When a thread ends (a pthread key's destructor), the owners of
+ * its valid slots are told. Tables are recycled, never freed. Frees that arrive after the
+ * destructor (other libraries' keys) find the empty table and go under the owner's lock.
  *
- * Fork. Everybody who changes what is shared holds one of the listed locks, so when fork holds them all, all is whole.
- * Wrappers nest (a locked arena over a locked heap), in an order that only their users know, so a fixed order would
- * be wrong for somebody: fork tries, and when a lock does not come within a millisecond it gives all back and
- * begins again. Whoever holds one lock and waits for another gets on meanwhile. Our handlers are registered after the
- * heap's, so they run before them, while the heap's locks are still free for the holders of ours.
+ * Fork. Everybody who changes what is shared holds one of the listed locks, so when fork holds them
+ * all, all is whole. Wrappers nest (a locked arena over a locked heap), in an order that only their
+ * users know, so a fixed order would be wrong for somebody: fork tries, and when a lock does not
+ * come within a millisecond it gives all back and begins again. Whoever holds one lock and waits
+ * for another gets on meanwhile. Our handlers are registered after the heap's, so they run before
+ * them, while the heap's locks are still free for the holders of ours.
  *
- * `registry` guards the list of locks, the owners and the lists of tables. It is taken before any listed lock.
+ * `registry` guards the list of locks, the owners and the lists of tables. It is taken before any
+ * listed lock.
  */
 #include "place/process.h"
 

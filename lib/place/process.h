@@ -1,7 +1,9 @@
 /*
- * What an allocator must know of the process that it lives in: that threads end, and that processes fork.
+ * What an allocator must know of the process that it lives in: that threads end, and that processes
+ * fork.
  *
- * Only what several threads share needs it: slab.c and locked.c. The freestanding allocators do without.
+ * Only what several threads share needs it: slab.c and locked.c. The freestanding allocators do
+ * without.
  */
 #ifndef FH_PLACE_PROCESS_H
 #define FH_PLACE_PROCESS_H
@@ -12,8 +14,9 @@
 
 /* ---- locks that come and go ------------------------------------------------------------------ */
 
-/* base/lock.h's registry is for few locks that live as long as the process; these are any number. fork's
- * prepare takes them all, in whatever order it gets them, and lets go of all when one can't be had. */
+/* base/lock.h's registry is for few locks that live as long as the process; these are any number.
+ * fork's prepare takes them all, in whatever order it gets them, and lets go of all when one can't
+ * be had. */
 void fh_fork_lock_open(struct fh_fork_lock *lock, void (*forked)(void *self), void *self);
 void fh_fork_lock_close(struct fh_fork_lock *lock);
 
@@ -23,7 +26,7 @@ FH_INLINE struct fh_lock *fh_fork_lock_word(struct fh_fork_lock *lock)
     return (struct fh_lock *)(void *)&lock->word;
 }
 
-/* ---- something for each thread ---------------------------------------------------------------- */
+/* ---- something for each thread --------------------------------------------------------------- */
 
 enum {
     FH_THREAD_OWNERS = 128, /* at once; later ones go without: their threads share under the lock */
@@ -43,8 +46,8 @@ struct fh_thread_slots {
 extern FH_HIDDEN __thread struct fh_thread_slots *fh_thread_slots
     __attribute__((tls_model("initial-exec")));
 
-/* owner->thread_ends and owner->self are set before; it is called with the registry locked, so it may take the
- * owner's lock, and open and close must not be called with that held. */
+/* owner->thread_ends and owner->self are set before; it is called with the registry locked, so it
+ * may take the owner's lock, and open and close must not be called with that held. */
 void fh_thread_owner_open(struct fh_thread_owner *owner);
 void fh_thread_owner_close(struct fh_thread_owner *owner);
 
@@ -55,7 +58,8 @@ FH_INLINE void *fh_thread_mine(const struct fh_thread_owner *owner)
     return FH_LIKELY(slot->serial == owner->serial) ? slot->mine : NULL;
 }
 
-/* Whether the calling thread can have something: not after its end, nor for an owner without index. */
+/* Whether the calling thread can have something: not after its end, nor for an owner without
+ * index. */
 bool fh_thread_can_have(const struct fh_thread_owner *owner);
 /* After fh_thread_can_have, no lock held. */
 void fh_thread_set_mine(const struct fh_thread_owner *owner, void *mine);

@@ -1,41 +1,47 @@
 /*
  * The slab allocator: objects of one type, constructed once, with magazines for each thread.
  *
- * Slabs. Memory is cut into slabs of one size, a power of two, aligned to it (in a buffer or source: counted from its
- * base), so an object's slab is a mask away. A slab is a header, some colour, and objects:
+ * Slabs. Memory is cut into slabs of one size, a power of two, aligned to it (in a buffer or
+ * source: counted from its base), so an object's slab is a mask away. A slab is a header, some
+ * colour, and objects:
  *
- *     owner | list links | count of free ones | bit for each object, set when free || colour | object | object …
+ *     owner | links | count of free ones | a bit each, set when free || colour | object | object …
  *
- * The size is chosen so that there are at least 8 objects and less than an eighth is lost; large objects get
- * by with less. What is lost is used for colour: the first objects of successive slabs begin 64 bytes later
- * each time, so that not all of them fall into the same sets of a cache (Bonwick 1994, section 4). Slabs are full,
- * partial or empty and lie in the list of that name; allocation prefers partial ones, so that empty ones stay empty.
+ * The size is chosen so that there are at least 8 objects and less than an eighth is lost; large
+ * objects get by with less. What is lost is used for colour: the first objects of successive slabs
+ * begin 64 bytes later each time, so that not all of them fall into the same sets of a cache
+ * (Bonwick 1994, section 4). Slabs are full, partial or empty and lie in the list of that name;
+ * allocation prefers partial ones, so that empty ones stay empty.
  *
- * Free objects stay constructed: nothing is written into them; free or not is one bit in the header.
+ * Free objects stay constructed: nothing is written into them; free or not is one bit in the
+ * header.
  *
- * Magazines (Bonwick and Adams 2001, section 3). Each thread has two of them, arrays of free objects: `loaded`, which
- * serves allocations and takes frees, and `previous`, which is full or empty. When loaded can't serve, the two
- * are exchanged; when that does not help, previous is exchanged with the depot, under the lock. So of a
- * magazine's worth of calls one meets other threads, whatever the pattern. Objects in magazines are allocated as far as
- * the slabs know. A depot without full magazines has half a magazine filled from the slabs in one go; more than
+ * Magazines (Bonwick and Adams 2001, section 3). Each thread has two of them, arrays of free
+ * objects: `loaded`, which serves allocations and takes frees, and `previous`, which is full or
+ * empty. When loaded can't serve, the two are exchanged; when that does not help, previous is
+ * exchanged with the depot, under the lock. So of a magazine's worth of calls one meets other
+ * threads, whatever the pattern. Objects in magazines are allocated as far as the slabs know. A
+ * depot without full magazines has half a magazine filled from the slabs in one go; more than
  * DEPOT_FULL full ones are emptied into the slabs, so that these can become empty.
  *
- * The size of magazines grows when the depot's lock was found held in more than one of 16 visits (3.4): magazines have
- * room for MAGAZINE objects, `magazine_size` is how many they take now.
+ * The size of magazines grows when the depot's lock was found held in more than one of 16 visits
+ * (3.4): magazines have room for MAGAZINE objects, `magazine_size` is how many they take now.
  *
- * Which pointer is an object? In a buffer or source: one in the range whose slab names this cache as owner. Of slabs
- * that are a parent's blocks the addresses are in a hash table, which frees read without a lock: entries are
- * added and removed under the lock; a table that is too small is replaced and kept until the end, since
- * a reader may still be in it. Then the offset must be a multiple of the stride: a multiplication by 2^32/stride
- * is exact for multiples, and what it gives for others does not multiply back.
+ * Which pointer is an object? In a buffer or source: one in the range whose slab names this cache
+ * as owner. Of slabs that are a parent's blocks the addresses are in a hash table, which frees read
+ * without a lock: entries are added and removed under the lock; a table that is too small is
+ * replaced and kept until the end, since a reader may still be in it. Then the offset must be a
+ * multiple of the stride: a multiplication by 2^32/stride is exact for multiples, and what it gives
+ * for others does not multiply back.
  *
- * Locks. The lock guards lists, slabs' headers, the depot, the list of threads. No constructor and no destructor is
- * called under it, and no parent that is thread-safe. `loaded` and `previous` are their thread's alone. When a
- * thread ends they go to the depot; in the child of a fork those of all other threads do: the counts are written
- * after the entries, so at any moment a magazine that is cut off holds only free objects.
+ * Locks. The lock guards lists, slabs' headers, the depot, the list of threads. No constructor and
+ * no destructor is called under it, and no parent that is thread-safe. `loaded` and `previous` are
+ * their thread's alone. When a thread ends they go to the depot; in the child of a fork those of
+ * all other threads do: the counts are written after the entries, so at any moment a magazine that
+ * is cut off holds only free objects.
  *
- * Pressure. When the parent or source has no more, the other caches over it are reaped: depot emptied, empty slabs
- * given back.
+ * Pressure. When the parent or source has no more, the other caches over it are reaped: depot
+ * emptied, empty slabs given back.
  */
 #include "freehold/slab.h"
 
@@ -143,7 +149,8 @@ FH_INLINE size_t place_in_table(uintptr_t address, size_t capacity)
 
 FH_INLINE bool is_in_table(const struct fh_slab *cache, uintptr_t address)
 {
-    /* acquire: pairs with the release that published the table; entries are checked for equality only. */
+    /* acquire: pairs with the release that published the table; entries are checked for equality
+     * only. */
     const struct table *table =
         __atomic_load_n((struct table *const *)&cache->table, __ATOMIC_ACQUIRE);
     if (table == NULL)
@@ -163,7 +170,8 @@ FH_INLINE struct slab *slab_of(const struct fh_slab *cache, const void *address)
 {
     uintptr_t offset = (uintptr_t)address - cache->range_base;
     struct slab *slab = (struct slab *)((uintptr_t)address - (offset & cache->slab_mask));
-    /* relaxed: of a valid object's slab the caller knows anyway, by whatever told it of the object. */
+    /* relaxed: of a valid object's slab the caller knows anyway, by whatever told it of the
+     * object. */
     if (FH_LIKELY(cache->is_range ? offset < __atomic_load_n(&cache->range_bytes, __ATOMIC_RELAXED)
                                   : is_in_table(cache, (uintptr_t)slab)))
         if (FH_LIKELY(slab->owner == cache))
@@ -197,7 +205,7 @@ static void report(const struct fh_slab *cache, const void *address)
         fh_misuse("interior-free", address, "inside an object");
 }
 
-/* ---- the table of slab addresses -------------------------------------------------------------- */
+/* ---- the table of slab addresses ------------------------------------------------------------- */
 
 static void add_to(struct table *table, uintptr_t address)
 {
@@ -476,8 +484,8 @@ static uint32_t magazine_most(const struct fh_slab *cache)
     return (uint32_t)fh_min(2 * (size_t)magazine_least(cache), MAGAZINE);
 }
 
-/* An empty magazine's memory: one that was used, or a part of a new chunk, unless what is left of a small
- * place is better used for objects. No lock held. */
+/* An empty magazine's memory: one that was used, or a part of a new chunk, unless what is left of a
+ * small place is better used for objects. No lock held. */
 static struct magazine *take_magazine(struct fh_slab *cache)
 {
     lock(cache);
@@ -517,8 +525,8 @@ static void keep_magazine(struct fh_slab *cache, struct magazine *magazine)
     cache->empty_magazines = magazine;
 }
 
-/* Lock held: what the magazine holds goes into the slabs. Second frees show here: the first is appended to
- * `twice`, to be told when no lock is held. */
+/* Lock held: what the magazine holds goes into the slabs. Second frees show here: the first is
+ * appended to `twice`, to be told when no lock is held. */
 static void empty_magazine(struct fh_slab *cache, void **objects, size_t count, void **twice)
 {
     for (size_t i = 0; i < count; i++)
@@ -533,7 +541,8 @@ static void tell(void *twice)
                   "the object was freed twice; seen when its magazine was emptied");
 }
 
-/* Lock held: full or partly full magazines go to the depot, or into the slabs when it has enough. */
+/* Lock held: full or partly full magazines go to the depot, or into the slabs when it has
+ * enough. */
 static void put_in_depot(struct fh_slab *cache, struct magazine *magazine, void **twice)
 {
     if (magazine->count == 0) {
@@ -929,7 +938,7 @@ static void reap_neighbours(struct fh_slab *cache)
     fh_lock_release(fh_fork_lock_word(&all.lock));
 }
 
-/* ---- opening and closing ---------------------------------------------------------------------- */
+/* ---- opening and closing --------------------------------------------------------------------- */
 
 static size_t header_bytes(size_t objects, size_t align)
 {
