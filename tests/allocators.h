@@ -23,6 +23,7 @@
 #include "freehold/heap.h"
 #include "freehold/place.h"
 #include "freehold/pool.h"
+#include "freehold/slab.h"
 #include "freehold/source.h"
 #include "freehold/tlsf.h"
 
@@ -321,6 +322,7 @@ struct subject {
         struct fh_fixed fixed;
         struct fh_arena arena;
         struct fh_pool pool;
+        struct fh_slab slab;
         struct fh_buddy buddy;
         struct fh_tags tags; /* the beginning of the three that follow */
         struct fh_fit fit;
@@ -612,6 +614,15 @@ static inline int attach_pool(struct subject *subject, void *memory, size_t byte
     return fh_pool_attach(&subject->as.pool, memory, bytes);
 }
 
+static inline int open_slab(struct subject *subject, const struct fh_place_options *place)
+{
+    int error = fh_slab_init(&subject->as.slab,
+                             &(struct fh_slab_options){.place = *place, .object_size = POOL_SIZE});
+    if (error == 0)
+        subject->allocator = fh_slab_allocator(&subject->as.slab);
+    return error;
+}
+
 /* ---- boundary tags ----------------------------------------------------------------------------- */
 
 static inline int open_fit(struct subject *subject, const struct fh_place_options *place,
@@ -738,6 +749,8 @@ static const struct subject_kind subject_kinds[] = {
     {"pool", open_pool, range_of_pool, attach_pool, .grounds = ON_ANYTHING,
      .budget = (size_t)256 << 10, .sure = (size_t)64 << 10, .largest = POOL_SIZE,
      .largest_align = FH_ALIGN_DEFAULT},
+    {"slab", open_slab, .grounds = ON_BUFFER | ON_SOURCE, .budget = (size_t)768 << 10,
+     .sure = (size_t)64 << 10, .largest = POOL_SIZE, .largest_align = FH_ALIGN_DEFAULT},
     {"first-fit", open_first_fit, range_of_tags, attach_fit, .grounds = ON_ANYTHING, RANGE_KIND},
     {"next-fit", open_next_fit, range_of_tags, attach_fit, .grounds = ON_ANYTHING, RANGE_KIND},
     {"best-fit", open_best_fit, range_of_tags, attach_fit, .grounds = ON_ANYTHING, RANGE_KIND},
