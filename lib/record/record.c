@@ -560,12 +560,12 @@ static bool is_ours(uintptr_t frame)
     return frame >= (uintptr_t)__start_fh_fast && frame < (uintptr_t)__stop_fh_fast;
 }
 
-static FH_NOINLINE uint32_t walk(struct recorder *recorder, uint32_t how, const uintptr_t *frame)
+static FH_NOINLINE uint32_t walk(struct recorder *recorder, uint32_t how, const uintptr_t *frame,
+                                 uintptr_t fp)
 {
     uintptr_t frames[RING_FRAMES_MAX];
     const uintptr_t sp = (uintptr_t)(frame + 2);
-    size_t count =
-        fh_stack_capture_at(&recorder->stack, frame[1], sp, frame[0], frames, RING_FRAMES_MAX);
+    size_t count = fh_stack_capture_at(&recorder->stack, frame[1], sp, fp, frames, RING_FRAMES_MAX);
     size_t skip = 0;
     while (skip < count && is_ours(frames[skip]))
         skip++;
@@ -578,14 +578,15 @@ static FH_NOINLINE uint32_t walk(struct recorder *recorder, uint32_t how, const 
     return site;
 }
 
-FH_INLINE uint32_t find_site(struct recorder *recorder, uint32_t how, const uintptr_t *frame)
+FH_INLINE uint32_t find_site(struct recorder *recorder, uint32_t how, const uintptr_t *frame,
+                             uintptr_t fp)
 {
     const uintptr_t sp = (uintptr_t)(frame + 2);
     const struct known *known = known_at(recorder, sp, frame[1], how);
     if (FH_LIKELY(known->sp == sp && known->frame == frame[1] && known->how == how &&
-                  ((known->fp ^ frame[0]) & known->fp_mask) == 0 && holds(recorder, known)))
+                  ((known->fp ^ fp) & known->fp_mask) == 0 && holds(recorder, known)))
         return known->site;
-    return walk(recorder, how, frame);
+    return walk(recorder, how, frame, fp);
 }
 
 /* ---- Calls ---------------------------------------------------------------------------------- */
@@ -634,13 +635,14 @@ static FH_COLD void drop(struct recorder *recorder)
 }
 
 /* The site and room for the call's record; UINT32_MAX: dropped. */
-FH_INLINE uint32_t prepare(struct recorder *recorder, uint32_t how, const uintptr_t *frame)
+FH_INLINE uint32_t prepare(struct recorder *recorder, uint32_t how, const uintptr_t *frame,
+                           uintptr_t fp)
 {
     if (FH_UNLIKELY(recorder->head >= recorder->limit) && !make_room(recorder)) {
         drop(recorder);
         return UINT32_MAX;
     }
-    const uint32_t site = find_site(recorder, how, frame);
+    const uint32_t site = find_site(recorder, how, frame, fp);
     if (FH_UNLIKELY(site == UINT32_MAX))
         drop(recorder);
     return site;
@@ -657,12 +659,12 @@ FH_INLINE void put_call(struct recorder *recorder, uint32_t site, uint64_t tick,
         put(recorder, size);
 }
 
-void *fh_record_alloc(void *block, size_t size, uint32_t how, const uintptr_t *frame)
+void *fh_record_alloc(void *block, size_t size, uint32_t how, const uintptr_t *frame, uintptr_t fp)
 {
     struct recorder *recorder = block != NULL ? enter() : NULL;
     if (FH_UNLIKELY(recorder == NULL))
         return block;
-    const uint32_t site = prepare(recorder, how, frame);
+    const uint32_t site = prepare(recorder, how, frame, fp);
     if (FH_LIKELY(site != UINT32_MAX)) {
         put_call(recorder, site, tick_of(recorder, true), block, size);
         publish(recorder);
@@ -671,12 +673,12 @@ void *fh_record_alloc(void *block, size_t size, uint32_t how, const uintptr_t *f
     return block;
 }
 
-void fh_record_free(void *block, uint32_t how, const uintptr_t *frame)
+void fh_record_free(void *block, uint32_t how, const uintptr_t *frame, uintptr_t fp)
 {
     struct recorder *recorder = enter();
     if (FH_UNLIKELY(recorder == NULL))
         return;
-    const uint32_t site = prepare(recorder, how, frame);
+    const uint32_t site = prepare(recorder, how, frame, fp);
     if (FH_LIKELY(site != UINT32_MAX)) {
         put_call(recorder, site, tick_of(recorder, false), block, 0);
         publish(recorder);
@@ -684,12 +686,13 @@ void fh_record_free(void *block, uint32_t how, const uintptr_t *frame)
     leave(recorder);
 }
 
-void fh_record_resize(void *block, void *old, size_t size, uint32_t how, const uintptr_t *frame)
+void fh_record_resize(void *block, void *old, size_t size, uint32_t how, const uintptr_t *frame,
+                      uintptr_t fp)
 {
     struct recorder *recorder = enter();
     if (FH_UNLIKELY(recorder == NULL))
         return;
-    const uint32_t site = prepare(recorder, how, frame);
+    const uint32_t site = prepare(recorder, how, frame, fp);
     if (FH_LIKELY(site != UINT32_MAX)) {
         put_call(recorder, site, tick_of(recorder, true), block, size);
         put(recorder, (uintptr_t)old);
