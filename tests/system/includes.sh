@@ -41,7 +41,7 @@ includes_of() (
             may["examples"] = ""
             may["bench"] = ""
             may["bench/own"] = everything # measures a room from inside
-            may["fuzz"] = everything " tests"
+            may["fuzz"] = everything " tests tools"
             may["tests/unit"] = everything " preload tests tools cli"
             may["tests/system"] = ""      # plain programs, as a user writes them
         }
