@@ -29,6 +29,7 @@ enum {
 };
 
 int cli_run(int argc, char **argv);
+int cli_record(int argc, char **argv);
 int cli_replay(int argc, char **argv);
 int cli_doctor(int argc, char **argv);
 

@@ -19,6 +19,7 @@
 
 static const struct cli_subcommand subcommands[] = {
     {"run", "run a program with Freehold as its memory allocator", cli_run},
+    {"record", "write down every allocation of a program, with its stack", cli_record},
     {"replay", "run a recorded trace through every allocator, side by side", cli_replay},
     {"doctor", "say what this machine and a program allow, and what to do about it", cli_doctor},
 };

@@ -142,7 +142,7 @@ static void name_after_file(struct lab_contestant *who, const char *path)
 static bool find_malloc(const char *name, char *path, size_t size)
 {
     if (strcmp(name, own_malloc) == 0) {
-        return library_find(path, size);
+        return library_find("libfreehold-malloc", path, size);
     }
     return lab_library_find(lab_library_named(name), path, size);
 }

@@ -5,14 +5,14 @@ _freehold() {
     local word=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]}
     COMPREPLY=()
     if ((COMP_CWORD == 1)); then
-        mapfile -t COMPREPLY < <(compgen -W "run replay doctor --help --version" -- "$word")
+        mapfile -t COMPREPLY < <(compgen -W "run record replay doctor --help --version" -- "$word")
         return
     fi
     # The first word after the subcommand that is neither an option nor an option's value is the program.
     local i
     for ((i = 2; i < COMP_CWORD; i++)); do
         case ${COMP_WORDS[i]} in
-        --json | --log | --on-error | --on-foreign | --decay | --huge) ((i++)) ;;
+        -o | --output | --json | --log | --on-error | --on-foreign | --decay | --huge) ((i++)) ;;
         --allocators | --rounds | --process | --html | --map) ((i++)) ;;
         --)
             ((i++))
@@ -31,7 +31,7 @@ _freehold() {
         return
     fi
     case $previous in
-    --json | --log | --html | --map)
+    -o | --output | --json | --log | --html | --map)
         mapfile -t COMPREPLY < <(compgen -f -- "$word")
         return
         ;;
@@ -67,6 +67,9 @@ _freehold() {
         case ${COMP_WORDS[1]} in
         run)
             mapfile -t COMPREPLY < <(compgen -W "--stats --json --log --on-error --on-foreign --decay --huge --help" -- "$word")
+            ;;
+        record)
+            mapfile -t COMPREPLY < <(compgen -W "--output --help" -- "$word")
             ;;
         replay)
             mapfile -t COMPREPLY < <(compgen -W "--allocators --rounds --process --latency --minimum --json --html --map --list --help" -- "$word")

@@ -60,6 +60,9 @@ int fh_os_split_huge(void *addr);
 int64_t fh_os_resident(const void *addr, size_t size);
 
 int fh_os_memfd(const char *name, size_t size);
+/* A forked child finds zeroes there (MADV_WIPEONFORK); a core dump does not have it. */
+int fh_os_wipe_on_fork(void *addr, size_t size);
+int fh_os_leave_out_of_dumps(void *addr, size_t size);
 void *fh_os_map_fd(int fd, size_t size, size_t offset, bool is_shared);
 
 /* What this kernel has; bits are probed at the first question, by system calls that a sandbox may

@@ -31,10 +31,11 @@ includes_of() (
             may["lib/guard"] = "base os pages stack scan heap"
             may["lib/measure"] = "base os pages"
             everything = "base os pages stack scan heap place collect paging image share store watch guard measure"
-            may["lib/preload"] = everything
+            may["lib/record"] = "base os stack"
+            may["lib/preload"] = everything " record"
             may["include"] = ""
             may["tools"] = ""
-            may["cli"] = "tools lab"
+            may["cli"] = "tools lab record/ring.h" # the two ends of a recording
             may["lab"] = "tools"
             may["check"] = ""
             may["examples"] = ""
@@ -42,6 +43,7 @@ includes_of() (
             may["bench/own"] = everything " tools tests" # measures a room from inside
             may["fuzz"] = everything " tests tools lab"
             may["tests/unit"] = everything " preload tests tools lab cli"
+            may["tests/freestanding"] = "base"
             may["tests/system"] = ""      # plain programs, as a user writes them
         }
         function room_of(file,    part) {
