@@ -141,8 +141,8 @@ static bool has_steady_counter(void)
 #endif
 }
 
-/* Ticks of 16 to 32 ns: short enough to part what one processor did after it heard of what another one
- * did (some 50 ns at the least), long enough for most deltas to fit in half a byte. */
+/* Ticks of 2 to 4 ns: a block is handed from one thread to another in some 10 ns at the least (two threads of one
+ * core), and at equal ticks the order of a call of each is not known. */
 static void choose_clock(struct consumer *consumer)
 {
     struct ring_control *control = consumer->control;
@@ -153,7 +153,7 @@ static void choose_clock(struct consumer *consumer)
     nanosleep(&moment, NULL);
     const uint64_t ns = now_ns() - consumer->begin_ns;
     const uint64_t units = read_clock(control) - consumer->begin_clock;
-    while ((units >> (control->tick_shift + 1)) * 16 >= ns) {
+    while ((units >> (control->tick_shift + 1)) * 4 >= ns) {
         control->tick_shift++;
     }
 }
@@ -696,11 +696,15 @@ static void drain(struct consumer *consumer, struct feed *feed, struct ring *rin
 
 static void close_feed(struct consumer *consumer, struct feed *feed, struct ring *ring)
 {
+    const uint64_t lost = atomic_load_explicit(&ring->lost, memory_order_relaxed);
+    if (lost != 0) {
+        add_event(consumer, feed, feed->lost_site, 0, 0, lost);
+        consumer->lost += lost;
+    }
     if (feed->base != 0 && !feed->is_broken) {
         tell_thread(consumer, feed, FH_TRACE_THREAD_END);
     }
     flush_feed(consumer, feed);
-    feed->process->lost += atomic_load_explicit(&ring->lost, memory_order_relaxed);
     consumer->events += feed->stream.total_calls;
     trace_stream_free(&feed->stream);
     free(feed->sites);
@@ -892,6 +896,9 @@ struct consumer *consumer_start(int fd, const char *command, bool tells_progress
     sigset_t all;
     sigset_t before;
     struct consumer *consumer = calloc(1, sizeof(*consumer));
+    /* Signals are the main thread's; here a limit on file sizes is an error, not a signal. */
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, &before);
     *error = consumer == NULL ? -ENOMEM : make_memory(consumer);
     if (*error == 0) {
         *error = trace_file_begin(&consumer->file, fd, tick_length(consumer), command);
@@ -899,12 +906,16 @@ struct consumer *consumer_start(int fd, const char *command, bool tells_progress
     if (*error == 0) {
         consumer->tells_progress = tells_progress;
         consumer->flushed_ns = now_ns();
-        /* Signals are the main thread's. */
-        sigfillset(&all);
-        pthread_sigmask(SIG_BLOCK, &all, &before);
         *error = -pthread_create(&consumer->thread, NULL, consume, consumer);
-        pthread_sigmask(SIG_SETMASK, &before, NULL);
     }
+    if (*error == -EFBIG) {
+        const struct timespec none = {0};
+        sigset_t limit;
+        sigemptyset(&limit);
+        sigaddset(&limit, SIGXFSZ);
+        sigtimedwait(&limit, NULL, &none);
+    }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (*error != 0 && consumer != NULL) {
         destroy(consumer);
         consumer = NULL;
@@ -941,13 +952,17 @@ void consumer_finish(struct consumer *consumer, int wait_status, struct consumed
         consumer->processes[0]->lost += untold;
         end_process(consumer, consumer->processes[0], wait_status);
     }
-    for (uint32_t i = 0; i < consumer->process_count; i++) {
-        consumed->running += !consumer->processes[i]->has_ended;
-    }
     for (uint32_t i = 0; i < RING_COUNT; i++) {
         if (consumer->feeds[i].is_open) {
             close_feed(consumer, &consumer->feeds[i], ring_at(consumer->control, i));
         }
+    }
+    for (uint32_t i = 0; i < consumer->process_count; i++) {
+        struct process *process = consumer->processes[i];
+        if (!process->has_ended && kill(process->pid, 0) != 0 && errno == ESRCH) {
+            end_process(consumer, process, -1);
+        }
+        consumed->running += !process->has_ended;
     }
     write_all(consumer);
     trace_file_end(&consumer->file, tick_length(consumer));

@@ -20,23 +20,22 @@ extern FH_HIDDEN struct fh_window fh_entry_window;
 #include "record/record.h"
 
 #define FH_IS_RECORDER 1
+#define FH_CALLER      __builtin_frame_address(0), *(const uintptr_t *)__builtin_frame_address(0)
 
 #define FH_TELL_ALLOC(call, size, align, flags)                                                    \
     fh_record_alloc(call, size,                                                                    \
                     FH_RECORD_HOW(FH_TRACE_ALLOC, flags) |                                         \
                         (uint32_t)((align) == 0 ? 0 : fh_log2(align) + 1) << RING_HOW_ALIGN_SHIFT, \
-                    __builtin_frame_address(0))
+                    FH_CALLER)
 #define FH_TELL_FREE(block, flags)                                                                 \
     do {                                                                                           \
         if ((block) != NULL)                                                                       \
-            fh_record_free(block, FH_RECORD_HOW(FH_TRACE_FREE, flags),                             \
-                           __builtin_frame_address(0));                                            \
+            fh_record_free(block, FH_RECORD_HOW(FH_TRACE_FREE, flags), FH_CALLER);                 \
     } while (0)
 #define FH_TELL_RESIZE(block, old, size)                                                           \
     do {                                                                                           \
         if ((block) != NULL && (old) != NULL)                                                      \
-            fh_record_resize(block, old, size, FH_RECORD_HOW(FH_TRACE_RESIZE, 0),                  \
-                             __builtin_frame_address(0));                                          \
+            fh_record_resize(block, old, size, FH_RECORD_HOW(FH_TRACE_RESIZE, 0), FH_CALLER);      \
     } while (0)
 
 /* For operator new and delete: what malloc, aligned_alloc and free do, told by whoever calls them. */

@@ -20,7 +20,7 @@
  * before it is handed out again. The counter's instruction costs as much as the rest of a call, and with one
  * thread the order is that of the ring: such a process reads it at every fourth call while calls come quickly
  * (within HOT_TICKS); a call right after a pause may so be dated before it. With more threads
- * it is read each time, and after an allocation behind a fence, since the processor may else read it early.
+ * it is read each time, behind a fence, since the processor may else read it before what it waited for.
  *
  * Room. `limit` is how far the ring may be written without asking: first to its half, where the command
  * is woken if it sleeps, then to its end, where the thread waits, while the command's heartbeat goes on.
@@ -50,7 +50,7 @@ enum {
     KNOWN_AREA = 1 << 19,
     SITES_FIRST_BITS = 10,
     TICK_EVERY = 4,  /* calls */
-    HOT_TICKS = 64,  /* some 1.6 µs between two readings */
+    HOT_TICKS = 512, /* some 1.6 µs between two readings */
     NAP_NS = 100000, /* when the ring is full */
 };
 static const uint64_t dead_ns = 1000000000; /* a heartbeat is due every 20 ms */
@@ -109,23 +109,23 @@ static __thread struct recorder *mine __attribute__((tls_model("initial-exec")))
 
 /* ---- Time ----------------------------------------------------------------------------------- */
 
-static uint64_t now(bool after)
+static uint64_t now(bool is_fenced)
 {
 #if defined(__x86_64__)
     if (FH_LIKELY(self.has_counter)) {
-        if (after)
+        if (is_fenced)
             __builtin_ia32_lfence();
         return __builtin_ia32_rdtsc() >> self.tick_shift;
     }
 #endif
-    (void)after;
+    (void)is_fenced;
     return fh_os_now_ns() >> self.tick_shift;
 }
 
-FH_INLINE uint64_t tick_of(struct recorder *recorder, bool after)
+FH_INLINE uint64_t tick_of(struct recorder *recorder)
 {
     if (atomic_load_explicit(&self.has_threads, memory_order_relaxed))
-        return recorder->tick = fh_max(recorder->tick, now(after));
+        return recorder->tick = fh_max(recorder->tick, now(true));
     if (recorder->calls_until_tick != 0) {
         recorder->calls_until_tick--;
         return recorder->tick;
@@ -560,12 +560,12 @@ static bool is_ours(uintptr_t frame)
     return frame >= (uintptr_t)__start_fh_fast && frame < (uintptr_t)__stop_fh_fast;
 }
 
-static FH_NOINLINE uint32_t walk(struct recorder *recorder, uint32_t how, const uintptr_t *frame)
+static FH_NOINLINE uint32_t walk(struct recorder *recorder, uint32_t how, const uintptr_t *frame,
+                                 uintptr_t fp)
 {
     uintptr_t frames[RING_FRAMES_MAX];
     const uintptr_t sp = (uintptr_t)(frame + 2);
-    size_t count =
-        fh_stack_capture_at(&recorder->stack, frame[1], sp, frame[0], frames, RING_FRAMES_MAX);
+    size_t count = fh_stack_capture_at(&recorder->stack, frame[1], sp, fp, frames, RING_FRAMES_MAX);
     size_t skip = 0;
     while (skip < count && is_ours(frames[skip]))
         skip++;
@@ -578,14 +578,15 @@ static FH_NOINLINE uint32_t walk(struct recorder *recorder, uint32_t how, const 
     return site;
 }
 
-FH_INLINE uint32_t find_site(struct recorder *recorder, uint32_t how, const uintptr_t *frame)
+FH_INLINE uint32_t find_site(struct recorder *recorder, uint32_t how, const uintptr_t *frame,
+                             uintptr_t fp)
 {
     const uintptr_t sp = (uintptr_t)(frame + 2);
     const struct known *known = known_at(recorder, sp, frame[1], how);
     if (FH_LIKELY(known->sp == sp && known->frame == frame[1] && known->how == how &&
-                  ((known->fp ^ frame[0]) & known->fp_mask) == 0 && holds(recorder, known)))
+                  ((known->fp ^ fp) & known->fp_mask) == 0 && holds(recorder, known)))
         return known->site;
-    return walk(recorder, how, frame);
+    return walk(recorder, how, frame, fp);
 }
 
 /* ---- Calls ---------------------------------------------------------------------------------- */
@@ -634,13 +635,14 @@ static FH_COLD void drop(struct recorder *recorder)
 }
 
 /* The site and room for the call's record; UINT32_MAX: dropped. */
-FH_INLINE uint32_t prepare(struct recorder *recorder, uint32_t how, const uintptr_t *frame)
+FH_INLINE uint32_t prepare(struct recorder *recorder, uint32_t how, const uintptr_t *frame,
+                           uintptr_t fp)
 {
     if (FH_UNLIKELY(recorder->head >= recorder->limit) && !make_room(recorder)) {
         drop(recorder);
         return UINT32_MAX;
     }
-    const uint32_t site = find_site(recorder, how, frame);
+    const uint32_t site = find_site(recorder, how, frame, fp);
     if (FH_UNLIKELY(site == UINT32_MAX))
         drop(recorder);
     return site;
@@ -657,41 +659,42 @@ FH_INLINE void put_call(struct recorder *recorder, uint32_t site, uint64_t tick,
         put(recorder, size);
 }
 
-void *fh_record_alloc(void *block, size_t size, uint32_t how, const uintptr_t *frame)
+void *fh_record_alloc(void *block, size_t size, uint32_t how, const uintptr_t *frame, uintptr_t fp)
 {
     struct recorder *recorder = block != NULL ? enter() : NULL;
     if (FH_UNLIKELY(recorder == NULL))
         return block;
-    const uint32_t site = prepare(recorder, how, frame);
+    const uint32_t site = prepare(recorder, how, frame, fp);
     if (FH_LIKELY(site != UINT32_MAX)) {
-        put_call(recorder, site, tick_of(recorder, true), block, size);
+        put_call(recorder, site, tick_of(recorder), block, size);
         publish(recorder);
     }
     leave(recorder);
     return block;
 }
 
-void fh_record_free(void *block, uint32_t how, const uintptr_t *frame)
+void fh_record_free(void *block, uint32_t how, const uintptr_t *frame, uintptr_t fp)
 {
     struct recorder *recorder = enter();
     if (FH_UNLIKELY(recorder == NULL))
         return;
-    const uint32_t site = prepare(recorder, how, frame);
+    const uint32_t site = prepare(recorder, how, frame, fp);
     if (FH_LIKELY(site != UINT32_MAX)) {
-        put_call(recorder, site, tick_of(recorder, false), block, 0);
+        put_call(recorder, site, tick_of(recorder), block, 0);
         publish(recorder);
     }
     leave(recorder);
 }
 
-void fh_record_resize(void *block, void *old, size_t size, uint32_t how, const uintptr_t *frame)
+void fh_record_resize(void *block, void *old, size_t size, uint32_t how, const uintptr_t *frame,
+                      uintptr_t fp)
 {
     struct recorder *recorder = enter();
     if (FH_UNLIKELY(recorder == NULL))
         return;
-    const uint32_t site = prepare(recorder, how, frame);
+    const uint32_t site = prepare(recorder, how, frame, fp);
     if (FH_LIKELY(site != UINT32_MAX)) {
-        put_call(recorder, site, tick_of(recorder, true), block, size);
+        put_call(recorder, site, tick_of(recorder), block, size);
         put(recorder, (uintptr_t)old);
         publish(recorder);
     }

@@ -130,9 +130,10 @@ int main(int argc, char **argv)
         threads();
     else if (strcmp(mode, "fork") == 0)
         forks();
-    else if (strcmp(mode, "exec") == 0)
+    else if (strcmp(mode, "exec") == 0) {
+        frees(allocates_111());
         execl(argv[0], argv[0], "calls", (char *)NULL);
-    else if (strcmp(mode, "signals") == 0)
+    } else if (strcmp(mode, "signals") == 0)
         signals();
     else if (strcmp(mode, "flood") == 0)
         flood(argc > 2 ? atol(argv[2]) : 1000);
