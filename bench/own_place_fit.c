@@ -23,7 +23,7 @@
  *           server    32 requests in progress, each of 5 to 40 blocks that end together; one block in 16 goes
  *                     into a cache of 4,000 that drops a random one
  *           vectors   400 arrays that grow by doubling, the old one freed after the new one was allocated, and are
- *                     dropped at a random length; a record of 24 to 120 bytes for each, kept in a window of 20,000
+ *                     dropped at a random length, at most 64 KiB; a record of 24 to 120 bytes for each, kept in a window of 20,000
  *           graph     nodes of 5 sizes, 24 to 96 bytes, with lists of edges of 8 bytes each; built up and
  *                     pruned to a third, six times
  *         The ideal rows simulate best fit over addresses alone: (size, address) order, no headers, no tables. "ideal"
@@ -380,7 +380,8 @@ static void make_vectors(struct workload *w)
     uint32_t length[VECTORS] = {0}, side[VECTORS] = {0};
     for (size_t turn = 0; turn < TURNS; turn++) {
         uint32_t v = bench_below(&w->random, VECTORS), *at = &side[v];
-        if (length[v] != 0 && bench_below(&w->random, length[v] < 4096 ? 16 : 3) == 0) {
+        if (length[v] == 65536 ||
+            (length[v] != 0 && bench_below(&w->random, length[v] < 4096 ? 16 : 3) == 0)) {
             drop(w, v * 2 + *at);
             length[v] = 0;
         } else {

@@ -15,7 +15,9 @@
 #include "freehold/fixed.h"
 #include "freehold/half_fit.h"
 #include "freehold/heap.h"
+#include "freehold/movable.h"
 #include "freehold/pool.h"
+#include "freehold/slab.h"
 #include "freehold/tlsf.h"
 
 #include <errno.h>
@@ -62,6 +64,27 @@ static int open_pool(const struct fh_place_options *place, struct fh_allocator *
 {
     static struct lab_classes classes;
     classes = (struct lab_classes){.place = *place, .open_one = open_pool_of};
+    *out = lab_classes_allocator(&classes);
+    return 0;
+}
+
+static int open_slab_of(unsigned index, size_t size, const struct fh_place_options *place,
+                        struct fh_allocator *out)
+{
+    static struct fh_slab slabs[LAB_CLASSES];
+    const struct fh_slab_options options = {
+        .place = *place, .object_size = size, .is_single_thread = true};
+    const int error = fh_slab_init(&slabs[index], &options);
+    if (error == 0) {
+        *out = fh_slab_allocator(&slabs[index]);
+    }
+    return error;
+}
+
+static int open_slab(const struct fh_place_options *place, struct fh_allocator *out)
+{
+    static struct lab_classes classes;
+    classes = (struct lab_classes){.place = *place, .open_one = open_slab_of};
     *out = lab_classes_allocator(&classes);
     return 0;
 }
@@ -131,6 +154,17 @@ static int open_buddy(const struct fh_place_options *place, struct fh_allocator 
     return error;
 }
 
+static int open_movable(const struct fh_place_options *place, struct fh_allocator *out)
+{
+    static struct fh_movable movable;
+    const struct fh_movable_options options = {.place = *place};
+    const int error = fh_movable_init(&movable, &options);
+    if (error == 0) {
+        *out = fh_movable_allocator(&movable);
+    }
+    return error;
+}
+
 static int open_heap(const struct fh_place_options *place, struct fh_allocator *out)
 {
     const struct fh_heap_options options = {
@@ -150,6 +184,8 @@ const struct lab_manager lab_managers[] = {
      LAB_KEEPS_ALL, 0, open_arena},
     {"pool", "blocks of one size: a table of pools, one a size class, up to 128 KiB", 0, 0,
      open_pool},
+    {"slab", "objects of one size: a table of slab caches, one a size class, up to 128 KiB", 0, 0,
+     open_slab},
     {"first-fit", "boundary tags, the free block with the lowest address that fits", LAB_CONTIGUOUS,
      MOST_TAGGED, open_first_fit},
     {"next-fit", "boundary tags, the next free block that fits", LAB_CONTIGUOUS, MOST_TAGGED,
@@ -163,6 +199,7 @@ const struct lab_manager lab_managers[] = {
     {"half-fit", "one list of free blocks a power of two, in constant time", LAB_CONTIGUOUS,
      MOST_TAGGED, open_half_fit},
     {"buddy", "powers of two that halve and join", LAB_CONTIGUOUS, 0, open_buddy},
+    {"movable", "blocks behind handles, here pinned and never compacted", 0, 0, open_movable},
     {"heap", "the general-purpose heap, one of its own (fh_heap_create)", 0, 0, open_heap},
 };
 const size_t lab_manager_count = sizeof(lab_managers) / sizeof(lab_managers[0]);

@@ -615,9 +615,11 @@ static inline int attach_pool(struct subject *subject, void *memory, size_t byte
 static inline int open_fit(struct subject *subject, const struct fh_place_options *place,
                            enum fh_fit_policy policy)
 {
-    subject->allocator = fh_fit_allocator(&subject->as.fit);
-    return fh_fit_init(&subject->as.fit,
-                       &(struct fh_fit_options){.place = *place, .policy = policy});
+    int error =
+        fh_fit_init(&subject->as.fit, &(struct fh_fit_options){.place = *place, .policy = policy});
+    if (error == 0) /* its table is the policy's */
+        subject->allocator = fh_fit_allocator(&subject->as.fit);
+    return error;
 }
 
 static inline int open_first_fit(struct subject *subject, const struct fh_place_options *place)

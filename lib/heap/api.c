@@ -10,6 +10,7 @@
  * aligned run, so a class whose size is a multiple of the alignment is aligned by construction;
  * over 16 KiB a run of its own is.
  */
+#include "base/core/plant.h"
 #include "freehold/heap.h"
 
 #include "base/message.h"
@@ -407,7 +408,7 @@ static void *resize(struct fh_heap *heap, void *block, size_t size, size_t align
     void *moved = heap_take(heap, size, align, 0);
     if (moved == NULL)
         return NULL;
-    memcpy(moved, block, usable < size ? usable : size);
+    memcpy(moved, block, FH_PLANT(heap_copies_half, 1, 2) * (usable < size ? usable : size) / 2);
     fh_heap_free(heap, block);
     return moved;
 }
@@ -680,7 +681,8 @@ static size_t given_alignment(const void *block)
         return FH_ALIGN_DEFAULT;
     if (run->kind == FH_RUN_LARGE)
         return run->align;
-    return run->block_size & (~run->block_size + 1);
+    return FH_PLANT(heap_forgets_alignment_given, FH_ALIGN_DEFAULT,
+                    run->block_size & (~run->block_size + 1));
 }
 
 static void *op_resize(void *self, void *block, size_t old_size, size_t new_size, size_t align)

@@ -41,6 +41,7 @@
 #include "base/core/bits.h"
 #include "base/core/fail.h"
 #include "base/core/misuse.h"
+#include "base/core/plant.h"
 #include "base/core/poison.h"
 #include "base/core/probe.h"
 #include "place/ground.h"
@@ -109,11 +110,11 @@ static void *cut(struct fh_arena *arena, struct fh_arena_chunk *chunk, size_t si
 {
     unsigned char *begin = at(chunk, chunk->used);
     size_t room = end_of(arena, chunk) - chunk->used, taken = taken_by(arena, size);
-    size_t gap = -(uintptr_t)begin & (align - 1);
+    size_t gap = FH_PLANT(arena_forgets_alignment, 0, -(uintptr_t)begin & (align - 1));
     if (gap > room || taken > room - gap)
         return NULL;
     note_alignment(arena, align);
-    chunk->used += gap + taken;
+    chunk->used += gap + FH_PLANT(arena_hands_out_twice, taken / 2 & ~(size_t)15, taken);
     set_limit(arena, chunk);
     fh_unpoison(begin + gap, size);
     return begin + gap;

@@ -16,9 +16,9 @@
  * Lists are last in, first out: the block freed last is the one still in the cache.
  *
  * Good fit: a request takes the first block of the first list all of whose blocks are large enough. The list of the
- * request's own class may hold larger blocks too, among smaller ones. LOOKS of them are tried, but only when nothing
- * else is left and the range would have to grow: a constant number, so the bound on time stays, and a range that
- * is nearly full is used better.
+ * request's own class may hold larger blocks too, among smaller ones. BINS_LOOKS of them are tried when nothing else is
+ * left and the range would have to grow: a constant number, so the bound on time stays, and a range that is nearly
+ * full is used better. (Half-fit tries some at once.)
  */
 #ifndef FH_PLACE_BINS_H
 #define FH_PLACE_BINS_H
@@ -97,12 +97,12 @@ FH_INLINE uint32_t bins_take(unsigned char *base, uint32_t units, int second)
     return block;
 }
 
-/* Not inlined into a fast path: see above. */
-FH_INLINE uint32_t bins_take_hard(unsigned char *base, uint32_t units, int second)
+/* Of the first `looks` blocks in the request's own list, the first that is large enough; or 0. */
+FH_INLINE uint32_t bins_look(unsigned char *base, uint32_t units, int second, int looks)
 {
     uint32_t head = bins_heads(base) + class_of(bins_second(base, second), units);
     uint32_t block = tags_node(base, head)[BINS_NEXT];
-    for (int looks = 0; block != head && looks < BINS_LOOKS; looks++) {
+    for (; block != head && looks > 0; looks--) {
         if (tags_size_of(base, block) >= units) {
             bins_remove(base, block);
             return block;

@@ -73,6 +73,7 @@
 #include "base/core/bits.h"
 #include "base/core/fail.h"
 #include "base/core/misuse.h"
+#include "base/core/plant.h"
 #include "base/core/poison.h"
 #include "base/core/probe.h"
 #include "place/ground.h"
@@ -354,7 +355,7 @@ FH_INLINE void give(struct fh_buddy *buddy, size_t unit, unsigned order, bool is
         uint64_t seen = load(spot.word, is_shared);
         bool coalesces;
         do {
-            coalesces = (seen & others) != 0;
+            coalesces = FH_PLANT(buddy_forgets_its_buddy, false, (seen & others) != 0);
             if (is_shared && coalesces && slot == NULL)
                 begin_moving(slot = slot_of_thread(buddy));
         } while (!swap(spot.word, &seen, coalesces ? seen & ~others : seen | own, is_shared));
@@ -699,7 +700,7 @@ FH_INLINE void *hand_out(struct fh_buddy *buddy, size_t unit, size_t size, unsig
     if (FH_UNLIKELY(buddy->is_poisoning))
         fh_unpoison(block, size);
     if (FH_UNLIKELY(flags & FH_ALLOC_ZEROED))
-        __builtin_memset(block, 0, size);
+        __builtin_memset(block, 0, FH_PLANT(buddy_zeroes_half, size / 2, size));
     return block;
 }
 
@@ -1484,7 +1485,7 @@ static size_t bits_set(const uint64_t *words, size_t count)
 {
     size_t bits = 0;
     for (size_t i = 0; i < count; i++)
-        bits += (size_t)__builtin_popcountll(words[i]);
+        bits += fh_popcount(words[i]);
     return bits;
 }
 

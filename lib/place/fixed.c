@@ -23,6 +23,7 @@
 #include "base/core/bits.h"
 #include "base/core/fail.h"
 #include "base/core/misuse.h"
+#include "base/core/plant.h"
 #include "base/core/poison.h"
 
 #define STEP ((size_t)FH_ALIGN_DEFAULT)
@@ -91,7 +92,7 @@ static void *take(struct fh_fixed *fixed, size_t size, size_t align)
     struct fh_fixed_state *state = fixed->state;
     unsigned char *end = blocks_of(fixed) + used_bytes(fixed);
     size_t left = fixed->bytes - used_bytes(fixed);
-    size_t gap = -(uintptr_t)end & (align - 1);
+    size_t gap = FH_PLANT(fixed_forgets_alignment, 0, -(uintptr_t)end & (align - 1));
     if (gap > left || fh_max(size, 1) > left - gap)
         return NULL;
     if (fh_poison_is_on() && state->peak == 0)
@@ -124,7 +125,7 @@ void *fh_fixed_alloc_with(struct fh_fixed *fixed, size_t size, size_t align, uns
             return fh_fail(FH_ENOMEM);
     }
     if (flags & FH_ALLOC_ZEROED)
-        __builtin_memset(block, 0, size);
+        __builtin_memset(block, 0, FH_PLANT(fixed_zeroes_half, size / 2, size));
     return block;
 }
 

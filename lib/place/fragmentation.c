@@ -20,6 +20,7 @@
 #include "base/core/bits.h"
 #include "base/core/fail.h"
 #include "base/core/misuse.h"
+#include "base/core/plant.h"
 #include "place/ground.h"
 
 #define FIRST_SLOTS   ((size_t)4096) /* 64 KiB, one step of a ground */
@@ -211,7 +212,7 @@ static void enter(struct fh_account *account, void *block, size_t size, size_t a
 static void leave(struct fh_account *account, struct entry *entry)
 {
     account->live_blocks--;
-    account->live_requested -= size_of(entry);
+    account->live_requested -= FH_PLANT(account_forgets_what_left, 0, size_of(entry));
     erase(account, entry);
 }
 

@@ -39,6 +39,7 @@
 #include "base/core/bits.h"
 #include "base/core/fail.h"
 #include "base/core/misuse.h"
+#include "base/core/plant.h"
 #include "base/core/poison.h"
 #include "base/core/probe.h"
 #include "place/ground.h"
@@ -82,21 +83,12 @@ static size_t blocks_of(const struct fh_pool_chunk *chunk)
     return (chunk->granules - chunk->first) / chunk->stride;
 }
 
-/* By hand: freestanding, the builtin may be a call of libgcc. */
-static size_t count_bits(uint64_t word)
-{
-    word -= word >> 1 & 0x5555555555555555u;
-    word = (word & 0x3333333333333333u) + (word >> 2 & 0x3333333333333333u);
-    word = (word + (word >> 4)) & 0x0f0f0f0f0f0f0f0fu;
-    return word * 0x0101010101010101u >> 56;
-}
-
 static size_t live_in(const struct fh_pool_chunk *chunk)
 {
     const uint64_t *bits = (const uint64_t *)(const void *)(chunk + 1);
     size_t live = 0;
     for (size_t i = 0, words = words_of(chunk); i < words; i++)
-        live += count_bits(bits[i]);
+        live += fh_popcount(bits[i]);
     return live;
 }
 
@@ -201,7 +193,8 @@ static void *pop(const struct fh_pool *pool, struct fh_pool_chunk *chunk)
     if (pool->is_watched)
         fh_unpoison_defined(block, pool->size);
     __builtin_memcpy(&chunk->free, block, sizeof chunk->free);
-    fh_pool_bits(chunk)[granule / 64] |= (uint64_t)1 << granule % 64;
+    fh_pool_bits(chunk)[granule / 64] |= (uint64_t)FH_PLANT(pool_forgets_live_bit, 0, 1)
+                                         << granule % 64;
     if (pool->is_watched)
         fh_unpoison(block, pool->size);
     return block;
@@ -318,7 +311,7 @@ void *fh_pool_alloc_with(struct fh_pool *pool, size_t size, size_t align, unsign
         return fh_fail(FH_ENOMEM);
     void *block = flags & FH_ALLOC_NO_GROWTH ? take_or_ask(pool, flags) : fh_pool_alloc(pool);
     if (block != NULL && (flags & FH_ALLOC_ZEROED))
-        __builtin_memset(block, 0, size);
+        __builtin_memset(block, 0, FH_PLANT(pool_zeroes_half, size / 2, size));
     return block;
 }
 

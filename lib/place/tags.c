@@ -1,5 +1,6 @@
 /* The engine's slow half: opening, growing, resizing, reports, walks and checks. The theory is in tags.h. */
 #include "place/tags.h"
+#include "base/core/plant.h"
 
 /* ---- Opening ----------------------------------------------------------------------------------- */
 
@@ -179,13 +180,14 @@ static void *alloc_aligned(struct fh_tags *tags, const struct tags_index *index,
     uint32_t total = tags_size_of(base, block);
     tags_unhide(tags, block, total);
     uintptr_t address = (uintptr_t)tags_address(base, block);
-    uintptr_t aligned = fh_align_up(address, align);
+    uintptr_t aligned = fh_align_up(address, FH_PLANT(tags_aligns_too_little, 16, align));
     if (aligned != address && aligned - address < (size_t)head->least * TAGS_UNIT)
         aligned = fh_align_up(address + (size_t)head->least * TAGS_UNIT, align);
     uint32_t lead = (uint32_t)((aligned - address) / TAGS_UNIT), begin = block + lead;
     tags_carve(base, index, begin, total - lead, units,
                TAGS_FURTHER | (lead != 0 ? TAGS_PREV_FREE : 0));
-    *tags_last_word(base, begin + tags_size_of(base, begin)) = fh_log2(align);
+    *tags_last_word(base, begin + tags_size_of(base, begin)) =
+        FH_PLANT(tags_forgets_alignment_given, 0, fh_log2(align));
     tags_hide_rest(tags, index, begin, total - lead);
     if (lead != 0) {
         tags_write(base, block, tags_free_word(lead), head->key);
@@ -223,7 +225,7 @@ void *tags_alloc_slow(struct fh_tags *tags, const struct tags_index *index, size
                     ? alloc_aligned(tags, index, size, align, flags)
                     : alloc_plain(tags, index, size, flags);
     if (ptr != NULL && flags & FH_ALLOC_ZEROED)
-        __builtin_memset(ptr, 0, size);
+        __builtin_memset(ptr, 0, FH_PLANT(tags_zeroes_half, size / 2, size));
     return ptr;
 }
 
@@ -354,7 +356,8 @@ static void *slide(struct fh_tags *tags, const struct tags_index *index,
     uint32_t begin = around->block - around->before;
     uint32_t total = around->before + around->old + around->after;
     unsigned char *to = tags_address(base, begin);
-    if (around->before == 0 || around->wanted > total ||
+    if (around->before == 0 ||
+        around->wanted > FH_PLANT(tags_slides_over_next_block, total + 2, total) ||
         ((uintptr_t)to & (((uintptr_t)1 << around->align_log2) - 1)) != 0)
         return NULL;
     index->remove(base, begin, around->before);

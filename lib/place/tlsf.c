@@ -60,7 +60,7 @@ FH_INLINE uint32_t index_take(unsigned char *base, uint32_t units)
 
 static uint32_t index_take_hard(unsigned char *base, uint32_t units)
 {
-    return bins_take_hard(base, units, BINS_CHOSEN);
+    return bins_look(base, units, BINS_CHOSEN, BINS_LOOKS);
 }
 
 static const struct tags_index tlsf_index = {

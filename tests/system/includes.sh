@@ -43,6 +43,7 @@ includes_of() (
             may["bench/own"] = everything " tools tests" # measures a room from inside
             may["fuzz"] = everything " tests tools lab"
             may["tests/unit"] = everything " preload tests tools lab cli"
+            may["tests/freestanding"] = "base"
             may["tests/system"] = ""      # plain programs, as a user writes them
         }
         function room_of(file,    part) {

@@ -109,6 +109,29 @@ says True latency.json 'all(0 < l["p50"] <= l["p99"] <= l["p9999"] <= l["worst"]
 passes "JSON goes to standard output" bash -c '"$1" replay --rounds 1 --allocators glibc --json - small.fht 2>table | python3 -m json.tool >/dev/null' - "$freehold"
 holds "and the table to standard error then" grep -q '^glibc ' table
 
+# ---- Pictures and pages
+
+passes "heaps are drawn" "$freehold" replay --rounds 1 --allocators tlsf,best-fit,glibc --map heap.png mix.fht
+holds "one picture a manager" test "$(echo heap-*)" = "heap-best-fit.png heap-tlsf.png"
+holds "they are PNG files" bash -c '[[ $(head -c 4 heap-tlsf.png | tail -c 3) == PNG ]]'
+passes "one manager's is the file that was named" "$freehold" replay --rounds 1 --allocators tlsf --map one.svg mix.fht
+holds "and is SVG by its name" grep -q '<svg' one.svg
+refuses 2 "neither in .png nor in .svg" --map heap.gif small.fht
+refuses 2 "names none" --allocators glibc --map heap.png small.fht
+ends 2 "can't be written" --rounds 1 --allocators tlsf --map no/where.png small.fht
+if [[ -f $BUILD_DIR/report/report.html ]]; then
+    passes "a page is written" "$freehold" replay --rounds 1 --allocators heap --html page.html small.fht
+    holds "with the data in it" grep -q '"peak_live_bytes": *5460' page.html
+else
+    refuses 2 "has no page" --html page.html small.fht
+    holds "and no page is left" test ! -e page.html
+fi
+
+passes "the least memory is found" "$freehold" replay --rounds 1 --minimum --json least.json --allocators best-fit,tlsf,arena small.fht
+says True least.json 'all(5460 <= a(x)["minimum"]["bytes"] < 32768 for x in ("best-fit", "tlsf"))'
+says False least.json '"minimum" in a("arena")'
+says True mix.json 'a("arena")["memory"]["garbage_bytes"] == d["program"]["total_bytes"] - d["program"]["end_live_bytes"]'
+
 # ---- Allocators
 
 refuses 2 "did you mean 'glibc'?" --allocators heap,glib small.fht
