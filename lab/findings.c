@@ -132,7 +132,7 @@ static bool join(struct lab_finding *finding, const struct lab_sites *sites, uin
     finding->sites = list;
     list[finding->site_count++] = number;
     finding->blocks += sites->site[number].grouped_blocks;
-    finding->weight += (double)(sites->site[number].frees + sites->site[number].count / 2);
+    finding->weight += (double)sites->site[number].frees + (double)sites->site[number].count / 2;
     if (sites->site[number].count > sites->site[finding->site].count) {
         finding->site = number;
     }
@@ -160,7 +160,7 @@ static bool find_place(struct lab_findings *findings, const struct lab_sites *si
             return join(other, sites, number);
         }
         finding = add(findings, LAB_FIND_ARENA, number, LAB_CHANGE_ARENA,
-                      (double)(site->frees + site->count / 2));
+                      (double)site->frees + (double)site->count / 2);
         if (finding != NULL) {
             finding->blocks = site->grouped_blocks;
         }
