@@ -602,7 +602,7 @@ static struct json_object *timeline_json(const struct lab_sites *sites)
     struct json_object *bytes = json_object_new_array();
     const uint64_t span = sites->end_ns - sites->begin_ns;
     for (size_t i = 0; i < LAB_MOMENTS; i++) {
-        json_object_array_add(times, json_object_new_uint64(span / LAB_MOMENTS * i));
+        json_object_array_add(times, json_object_new_uint64(span / (LAB_MOMENTS - 1) * i));
         json_object_array_add(bytes, json_object_new_uint64(sites->live_at[i]));
     }
     put(object, "time_ns", times);

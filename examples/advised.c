@@ -11,7 +11,7 @@ struct header {
     char text[40];
 };
 
-static struct header *parse_header(struct header *next, int number)
+static __attribute__((noinline)) struct header *parse_header(struct header *next, int number)
 {
     struct header *header = malloc(sizeof(*header));
     header->next = next;
@@ -19,7 +19,7 @@ static struct header *parse_header(struct header *next, int number)
     return header;
 }
 
-static void free_request(struct header *header)
+static __attribute__((noinline)) void free_request(struct header *header)
 {
     while (header != NULL) {
         struct header *next = header->next;
@@ -28,7 +28,7 @@ static void free_request(struct header *header)
     }
 }
 
-static size_t format_answer(const struct header *header)
+static __attribute__((noinline)) size_t format_answer(const struct header *header)
 {
     char *line = malloc(128);
     const int len = snprintf(line, 128, "%s: %zu", header->text, strlen(header->text));
@@ -36,7 +36,7 @@ static size_t format_answer(const struct header *header)
     return (size_t)len;
 }
 
-static int *append(int *list, size_t count, int value)
+static __attribute__((noinline)) int *append(int *list, size_t count, int value)
 {
     if (count % 8 == 0) {
         list = realloc(list, (count + 8) * sizeof(*list));

@@ -11,7 +11,7 @@
  *             group was dying already. Sites whose groups are as many and freed by the same function are one proposal:
  *             they are parts of one thing.
  *   TINY      9 of 10 blocks are of less than 16 bytes, a thousand are live at a time.
- *   POOL      19 of 20 blocks have one size, of at most 1 KiB, and are not resized.
+ *   POOL      19 of 20 blocks have one size, of at most 1 KiB, and are not resized; 32 are live at a time.
  *   GROWTH    blocks that grow do so three times in the mean. Where their last sizes are alike (nine of ten
  *             within twice the median) the change is to reserve that; else, or when that is more than the
  *             program needed by much, to double.
@@ -19,7 +19,8 @@
  *             1 KiB in all.
  *   SIZE      the commonest size costs a tenth more than one that is at most an eighth (or 16 bytes) smaller.
  *   REMOTE    every second block is freed by another thread.
- *   LEAK      16 blocks or 1 KiB not freed when the program ended.
+ *   LEAK      16 blocks, or 1 KiB in more than one, not freed when the program ended: a single block is one that
+ *             lives as long as its program.
  */
 #include "findings.h"
 
@@ -33,6 +34,7 @@ enum {
     MANY_TINY = 1000,
     IN_A_POOL = 1024,
     MANY_IN_A_POOL = 256,
+    LIVE_IN_A_POOL = 32,
     MANY_GROWS = 16,
     MANY_SHRUNK = 16,
     MANY_REMOTE = 1000,
@@ -65,8 +67,8 @@ static bool is_tiny(const struct lab_site *site)
 
 static bool is_pool(const struct lab_site *site)
 {
-    return site->count >= MANY_IN_A_POOL && lab_site_one_size(site) >= 0.95 &&
-           site->common[0].size <= IN_A_POOL && site->grows == 0;
+    return site->count >= MANY_IN_A_POOL && site->most_blocks >= LIVE_IN_A_POOL &&
+           lab_site_one_size(site) >= 0.95 && site->common[0].size <= IN_A_POOL && site->grows == 0;
 }
 
 /* The largest size up to `size` that costs less, or 0 when it is too far below. */
@@ -130,7 +132,7 @@ static bool join(struct lab_finding *finding, const struct lab_sites *sites, uin
     finding->sites = list;
     list[finding->site_count++] = number;
     finding->blocks += sites->site[number].grouped_blocks;
-    finding->weight += (double)(sites->site[number].frees + sites->site[number].count / 2);
+    finding->weight += (double)sites->site[number].frees + (double)sites->site[number].count / 2;
     if (sites->site[number].count > sites->site[finding->site].count) {
         finding->site = number;
     }
@@ -158,7 +160,7 @@ static bool find_place(struct lab_findings *findings, const struct lab_sites *si
             return join(other, sites, number);
         }
         finding = add(findings, LAB_FIND_ARENA, number, LAB_CHANGE_ARENA,
-                      (double)(site->frees + site->count / 2));
+                      (double)site->frees + (double)site->count / 2);
         if (finding != NULL) {
             finding->blocks = site->grouped_blocks;
         }
@@ -234,6 +236,9 @@ static bool find_size(struct lab_findings *findings, const struct lab_sites *sit
     const uint64_t saved = usable(context, size) - usable(context, cheaper);
     const uint64_t bytes =
         (uint64_t)((double)(saved * site->peak_blocks) * lab_site_one_size(site));
+    if (bytes < LEAKED_BYTES) {
+        return true;
+    }
     struct lab_finding *finding =
         add(findings, LAB_FIND_SIZE, number, LAB_CHANGE_SIZE, (double)bytes / BYTES_AN_EVENT);
     if (finding == NULL) {
@@ -258,7 +263,8 @@ static bool find_ends(struct lab_findings *findings, const struct lab_sites *sit
         }
         finding->blocks = site->remote_frees;
     }
-    if (has_ended && (site->live_blocks >= LEAKED_BLOCKS || site->live_bytes >= LEAKED_BYTES)) {
+    if (has_ended && (site->live_blocks >= LEAKED_BLOCKS ||
+                      (site->live_bytes >= LEAKED_BYTES && site->live_blocks > 1))) {
         struct lab_finding *finding = add(findings, LAB_FIND_LEAK, number, LAB_CHANGE_NOTHING,
                                           (double)site->live_bytes / BYTES_AN_EVENT);
         if (finding == NULL) {

@@ -92,6 +92,10 @@ static uint64_t value_of(unsigned bucket)
 void lab_distribution_add(struct lab_distribution *distribution, uint64_t value)
 {
     distribution->buckets[bucket_of(value)]++;
+    if (distribution->total == 0 || value < distribution->least) {
+        distribution->least = value;
+    }
+    distribution->most = value > distribution->most ? value : distribution->most;
     distribution->total++;
 }
 
@@ -102,7 +106,10 @@ uint64_t lab_distribution_quantile(const struct lab_distribution *distribution, 
     for (unsigned i = 0; i < LAB_BUCKETS; i++) {
         seen += distribution->buckets[i];
         if (distribution->buckets[i] > 0 && (double)seen >= wanted) {
-            return value_of(i);
+            const uint64_t value = value_of(i);
+            return value < distribution->least  ? distribution->least
+                   : value > distribution->most ? distribution->most
+                                                : value;
         }
     }
     return 0;

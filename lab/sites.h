@@ -38,9 +38,9 @@ enum {
     LAB_NO_SITE = UINT32_MAX,
 };
 
-/* Counts by logarithm: a quantile of it is right to a fifth. */
+/* Counts by logarithm: a quantile of it is right to a fifth, and exact where all values are equal. */
 struct lab_distribution {
-    uint64_t total;
+    uint64_t total, least, most;
     uint32_t buckets[LAB_BUCKETS];
 };
 

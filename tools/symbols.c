@@ -374,7 +374,7 @@ static const struct unit *unit_of(struct file *file, Dwarf_Die *die)
             return file->units[i];
         }
     }
-    struct unit **units = reallocarray(file->units, file->unit_count + 1, sizeof(*units));
+    struct unit **units = reallocarray(file->units, file->unit_count + 1, sizeof(void *));
     struct unit *unit = calloc(1, sizeof(*unit));
     if (units != NULL) {
         file->units = units;

@@ -20,4 +20,7 @@ END
 example listen <<'END'
 10 allocations of 5500 bytes, 10 frees
 END
+example advised <<'END'
+6000 bytes answered
+END
 finish

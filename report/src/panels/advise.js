@@ -25,9 +25,9 @@ function figures(data) {
     "dl",
     { class: "figures" },
     figure("Allocations", count(totals.allocations), `${count(totals.resizes)} resizes, ${count(totals.frees)} frees`),
-    figure("Live at the peak", bytes(totals.peak_live_bytes), `${count(totals.peak_live_blocks)} blocks, at ${duration(totals.peak_ns)}`),
+    figure("Live at the peak", bytes(totals.peak_live_bytes), `blocks: ${count(totals.peak_live_blocks)}, at ${duration(totals.peak_ns)}`),
     figure("Requested in all", bytes(totals.requested_bytes), `over ${duration(trace.duration_ns)}`),
-    figure("Never freed", bytes(totals.end_live_bytes), `${count(totals.end_live_blocks)} blocks`),
+    figure("Never freed", bytes(totals.end_live_bytes), `blocks: ${count(totals.end_live_blocks)}`),
     figure("Sites", count(totals.sites), trace.threads > 1 ? `${count(trace.threads)} threads` : "one thread"),
   );
 }
@@ -69,7 +69,7 @@ function proposal(item, sites) {
             measured.is_time_noise,
             measured.is_time_noise ? `time: within ± ${duration(measured.noise_ns)}` : `saved of ${duration(measured.before_ns)}`,
           ),
-          saving(bytes, measured.saved_bytes, measured.saved_bytes === 0, `peak, of ${bytes(measured.before_bytes)}`),
+          saving(bytes, measured.saved_bytes, measured.is_bytes_noise || measured.saved_bytes === 0, `peak, of ${bytes(measured.before_bytes)}`),
         )
       : h("div", { class: "saving" }, h("span", {}, "not replayed")),
     item.change ? h("pre", {}, item.change) : null,
