@@ -345,13 +345,3 @@ int fh_os_dont_fork(void *addr, size_t size)
 {
     return advise(addr, size, MADV_DONTFORK);
 }
-
-size_t fh_os_mapping_limit(void)
-{
-    char text[32];
-    size_t limit = 0;
-    if (fh_os_read_file("/proc/sys/vm/max_map_count", text, sizeof text) > 0)
-        for (const char *digit = text; *digit >= '0' && *digit <= '9'; digit++)
-            limit = limit * 10 + (size_t)(*digit - '0');
-    return limit != 0 ? limit : 65530; /* what Linux has when nobody changed it */
-}

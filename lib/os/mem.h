@@ -73,8 +73,6 @@ int fh_os_write_at(int fd, const void *buf, size_t size, size_t offset);
 bool fh_os_next_data(int fd, size_t *offset, size_t *size);
 /* A forked child won't have the range (MADV_DONTFORK). */
 int fh_os_dont_fork(void *addr, size_t size);
-/* How many mappings the process may have (vm.max_map_count). */
-size_t fh_os_mapping_limit(void);
 
 /* What this kernel has; bits are probed at the first question, by system calls that a sandbox may
  * not know: for doctor and tests, not for allocation paths, whose calls step down by themselves.
