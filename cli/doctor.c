@@ -57,7 +57,7 @@ static int print_help(void)
 static void look_at_freehold(struct findings *findings)
 {
     char path[PATH_MAX];
-    const bool is_there = library_find(path, sizeof(path));
+    const bool is_there = library_find("libfreehold-malloc", path, sizeof(path));
     struct finding *finding =
         findings_add(findings, "Freehold", "library", is_there ? FINDING_GOOD : FINDING_MISSING,
                      "%s", is_there ? "found" : "not found");

@@ -1,5 +1,5 @@
 /*
- * Finding and preloading libfreehold-malloc.
+ * Finding and preloading libfreehold-malloc, or libfreehold-record.
  *
  * The library belongs to the command: the one built or installed with it, found from where the
  * command's own file lies, so that a build tree, a moved tree and several versions beside each
@@ -24,11 +24,12 @@
 #include <unistd.h>
 
 /* The versioned name is what an installation without development files has. */
-static const char *const names[] = {"libfreehold-malloc.so.0", "libfreehold-malloc.so"};
+static const char *const suffixes[] = {".so.0", ".so"};
 
-static bool is_in(const char *directory, const char *below, char *path, size_t size)
+static bool is_in(const char *directory, const char *below, const char *name, char *path,
+                  size_t size)
 {
-    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+    for (size_t i = 0; i < sizeof(suffixes) / sizeof(suffixes[0]); i++) {
         char directory_below[PATH_MAX];
         char canonical[PATH_MAX];
         if (snprintf(directory_below, sizeof(directory_below), "%s/%s", directory, below) >=
@@ -36,7 +37,7 @@ static bool is_in(const char *directory, const char *below, char *path, size_t s
             realpath(directory_below, canonical) == NULL) {
             return false;
         }
-        if (snprintf(path, size, "%s/%s", canonical, names[i]) < (int)size &&
+        if (snprintf(path, size, "%s/%s%s", canonical, name, suffixes[i]) < (int)size &&
             access(path, R_OK) == 0) {
             return true;
         }
@@ -44,18 +45,19 @@ static bool is_in(const char *directory, const char *below, char *path, size_t s
     return false;
 }
 
-bool library_find(char *path, size_t size)
+bool library_find(const char *name, char *path, size_t size)
 {
     char own[PATH_MAX];
     const ssize_t len = readlink("/proc/self/exe", own, sizeof(own) - 1);
     if (len > 0) {
         own[len] = '\0';
         *strrchr(own, '/') = '\0';
-        if (is_in(own, ".", path, size) || is_in(own, FREEHOLD_LIBDIR_FROM_BINDIR, path, size)) {
+        if (is_in(own, ".", name, path, size) ||
+            is_in(own, FREEHOLD_LIBDIR_FROM_BINDIR, name, path, size)) {
             return true;
         }
     }
-    return is_in(FREEHOLD_LIBDIR, ".", path, size);
+    return is_in(FREEHOLD_LIBDIR, ".", name, path, size);
 }
 
 static bool is_first_entry(const char *list, const char *path)

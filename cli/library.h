@@ -7,8 +7,9 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* The path of libfreehold-malloc that belongs to this command; false when there is none. */
-bool library_find(char *path, size_t size);
+/* The path of the library `name` ("libfreehold-malloc") that belongs to this command; false when there is
+ * none. */
+bool library_find(const char *name, char *path, size_t size);
 
 /* Puts it first in LD_PRELOAD and keeps what the user has there; false (and a complaint) when that
  * can't be. */

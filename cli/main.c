@@ -9,6 +9,8 @@
 #include "cli.h"
 #include "options.h"
 
+#include "lab/job.h"
+
 #include <locale.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -17,6 +19,8 @@
 
 static const struct cli_subcommand subcommands[] = {
     {"run", "run a program with Freehold as its memory allocator", cli_run},
+    {"record", "write down every allocation of a program, with its stack", cli_record},
+    {"replay", "run a recorded trace through every allocator, side by side", cli_replay},
     {"doctor", "say what this machine and a program allow, and what to do about it", cli_doctor},
 };
 enum { SUBCOMMANDS = sizeof(subcommands) / sizeof(subcommands[0]) };
@@ -93,6 +97,10 @@ static int complain_unknown(const char *word)
 
 int main(int argc, char **argv)
 {
+    /* Before anything that allocates: a worker's malloc is what is measured. */
+    if (argc == 1 && strcmp(argv[0], LAB_WORKER_NAME) == 0) {
+        return lab_worker();
+    }
     setlocale(LC_CTYPE, "");
     if (argc < 2) {
         cli_complain("a subcommand is missing; freehold --help lists them");

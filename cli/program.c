@@ -26,6 +26,8 @@
  */
 #include "program.h"
 
+#include "cli.h"
+
 #include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -725,4 +727,30 @@ void program_explain(const struct program *program, char *sentence, size_t size)
             name);
         break;
     }
+}
+
+/* ---- In a subcommand ---- */
+
+int program_check(struct program *program, const char *name)
+{
+    program_inspect(program, name);
+    if (program->obstacle != PROGRAM_IS_FINE) {
+        char sentence[2 * PATH_MAX];
+        program_explain(program, sentence, sizeof(sentence));
+        cli_complain("%s", sentence);
+        return program->obstacle == PROGRAM_NOT_FOUND ? CLI_NOT_FOUND : CLI_CANNOT_RUN;
+    }
+    if (program->has_own_malloc) {
+        cli_complain(
+            "warning: '%s' defines a malloc of its own, which comes before Freehold's; its "
+            "memory is not Freehold's to manage",
+            name);
+    }
+    return 0;
+}
+
+int program_complain_not_started(const char *path, int error)
+{
+    cli_complain("'%s' could not be started: %s", path, strerror(error));
+    return error == ENOENT ? CLI_NOT_FOUND : CLI_CANNOT_RUN;
 }

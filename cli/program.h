@@ -63,6 +63,11 @@ void program_inspect(struct program *program, const char *name);
 /* One sentence: what is in the way, and what to do. Empty for PROGRAM_IS_FINE. */
 void program_explain(const struct program *program, char *sentence, size_t size);
 
+/* For subcommands that start a program: looks at it; 0, or the exit status after a complaint. */
+int program_check(struct program *program, const char *name);
+/* The program could not be started after all; the exit status, after a complaint. */
+int program_complain_not_started(const char *path, int error);
+
 /* The architecture this command (so its library) was built for: "x86-64". */
 const char *program_our_architecture(void);
 

@@ -269,31 +269,6 @@ static bool prepare_files(struct request *request)
 
 /* ---- The program ---- */
 
-/* 0, or the exit status after a complaint. */
-static int check_program(struct program *program, const char *name)
-{
-    program_inspect(program, name);
-    if (program->obstacle != PROGRAM_IS_FINE) {
-        char sentence[2 * PATH_MAX];
-        program_explain(program, sentence, sizeof(sentence));
-        cli_complain("%s", sentence);
-        return program->obstacle == PROGRAM_NOT_FOUND ? CLI_NOT_FOUND : CLI_CANNOT_RUN;
-    }
-    if (program->has_own_malloc) {
-        cli_complain(
-            "warning: '%s' defines a malloc of its own, which comes before Freehold's; its "
-            "memory is not Freehold's to manage",
-            name);
-    }
-    return 0;
-}
-
-static int complain_not_started(const char *path, int error)
-{
-    cli_complain("'%s' could not be started: %s", path, strerror(error));
-    return error == ENOENT ? CLI_NOT_FOUND : CLI_CANNOT_RUN;
-}
-
 /* FILE with each %p replaced by the program's process id; false when the name gets too long. */
 static bool expand_name(const char *file, pid_t pid, char *name, size_t size)
 {
@@ -377,7 +352,7 @@ static int run_and_report(struct request *request, const char *path)
     const int start_error = supervise(path, request->program, &outcome);
     if (start_error != 0) {
         records_close(&file);
-        return complain_not_started(path, start_error);
+        return program_complain_not_started(path, start_error);
     }
     report(request, &file, &outcome);
     records_close(&file);
@@ -393,13 +368,13 @@ int cli_run(int argc, char **argv)
     if (status >= 0) {
         return status;
     }
-    if (!library_find(library, sizeof(library))) {
+    if (!library_find("libfreehold-malloc", library, sizeof(library))) {
         cli_complain(
             "libfreehold-malloc.so is neither beside this command nor in its library folder; "
             "install Freehold again");
         return CLI_OWN_TROUBLE;
     }
-    status = check_program(&program, request.program[0]);
+    status = program_check(&program, request.program[0]);
     if (status != 0) {
         return status;
     }
@@ -412,5 +387,5 @@ int cli_run(int argc, char **argv)
     if (!library_configure(request.settings.text)) {
         return CLI_OWN_TROUBLE;
     }
-    return complain_not_started(program.path, replace_by(program.path, request.program));
+    return program_complain_not_started(program.path, replace_by(program.path, request.program));
 }

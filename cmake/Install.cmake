@@ -10,7 +10,7 @@ file(RELATIVE_PATH prefix_from_pkgconfig ${CMAKE_INSTALL_FULL_LIBDIR}/pkgconfig 
 string(REGEX REPLACE "/$" "" prefix_from_pkgconfig "${prefix_from_pkgconfig}")
 
 set(installed_libraries)
-foreach(library freehold freehold-malloc)
+foreach(library freehold freehold-malloc freehold-trace)
   if(TARGET ${library})
     list(APPEND installed_libraries ${library} ${library}-static)
     configure_file(cmake/${library}.pc.in ${library}.pc @ONLY)
@@ -28,6 +28,9 @@ if(installed_libraries)
           ${PROJECT_BINARY_DIR}/FreeholdConfigVersion.cmake DESTINATION ${package_dir})
 endif()
 
+if(TARGET freehold-record)
+  install(TARGETS freehold-record LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR} NAMELINK_SKIP)
+endif()
 if(TARGET freehold-command)
   install(TARGETS freehold-command RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 endif()

@@ -110,5 +110,13 @@ finds handover -DWEAK -DBUG_OWNER_LOAD_RELAXED
 finds handover -DWEAK -DBUG_RETURN_RELAXED
 finds handover -DWEAK -DFORK -DEVENTS=1 -DBUG_LINK_LATE
 
+holds buddy -DTHREADS=2
+holds buddy
+finds buddy -DBUG_LOOK_THEN_SET
+finds buddy -DBUG_CLAIM_WITHOUT_SWAP
+finds buddy -DBUG_NO_SECOND_LOOK
+finds buddy -DBUG_SPLIT_BY_STORE
+finds buddy -DBUG_AVAIL_NEVER_SET
+
 echo "models: $claims claims, $failures failed"
 ((claims > 0 && failures == 0))

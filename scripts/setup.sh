@@ -6,7 +6,7 @@
 set -euo pipefail
 
 packages_build="gcc g++ libc6-dev make cmake ninja-build pkg-config libcmocka-dev libdw-dev libjson-c-dev
-  libzstd-dev systemtap-sdt-dev valgrind"
+  libzstd-dev libpng-dev systemtap-sdt-dev valgrind"
 # The page of report/ is built by npm, which may have come with another nodejs package.
 command -v npm >/dev/null || packages_build+=" nodejs npm"
 packages_run="sqlite3"
@@ -17,7 +17,7 @@ packages_bench="sqlite3 clang perl python3 lua5.4 redis-server redis-tools valgr
 # Named after a version: wanted where the distribution has just that one.
 packages_of_a_version="libclang-rt-14-dev libpython3.11-testsuite libmimalloc2.0"
 commands_build="cc c++ make cmake ninja pkg-config"
-modules_build="cmocka libdw json-c libzstd"
+modules_build="cmocka libdw json-c libzstd libpng"
 
 if [[ ${1:-} == --help ]]; then
     sed -n '2,5s/^# \{0,1\}//p' "$0"

@@ -5,14 +5,15 @@ _freehold() {
     local word=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]}
     COMPREPLY=()
     if ((COMP_CWORD == 1)); then
-        mapfile -t COMPREPLY < <(compgen -W "run doctor --help --version" -- "$word")
+        mapfile -t COMPREPLY < <(compgen -W "run record replay doctor --help --version" -- "$word")
         return
     fi
     # The first word after the subcommand that is neither an option nor an option's value is the program.
     local i
     for ((i = 2; i < COMP_CWORD; i++)); do
         case ${COMP_WORDS[i]} in
-        --json | --log | --on-error | --on-foreign | --decay | --huge) ((i++)) ;;
+        -o | --output | --json | --log | --on-error | --on-foreign | --decay | --huge) ((i++)) ;;
+        --allocators | --rounds | --process | --html | --map) ((i++)) ;;
         --)
             ((i++))
             break
@@ -21,7 +22,7 @@ _freehold() {
         *) break ;;
         esac
     done
-    if ((i < COMP_CWORD)); then
+    if ((i < COMP_CWORD)) && [[ ${COMP_WORDS[1]} != replay ]]; then
         if declare -F _command_offset >/dev/null; then
             _command_offset "$i"
         else
@@ -30,8 +31,19 @@ _freehold() {
         return
     fi
     case $previous in
-    --json | --log)
+    -o | --output | --json | --log | --html | --map)
         mapfile -t COMPREPLY < <(compgen -f -- "$word")
+        return
+        ;;
+    --allocators)
+        # The last name of a list that is separated by commas.
+        local before=
+        [[ $word == *,* ]] && before=${word%,*},
+        mapfile -t COMPREPLY < <(compgen -P "$before" -W "$(freehold replay --list 2>/dev/null |
+            sed -nE 's/^  ([a-z][a-z-]*) .*/\1/p')" -- "${word##*,}")
+        return
+        ;;
+    --rounds | --process)
         return
         ;;
     --on-error)
@@ -56,10 +68,18 @@ _freehold() {
         run)
             mapfile -t COMPREPLY < <(compgen -W "--stats --json --log --on-error --on-foreign --decay --huge --help" -- "$word")
             ;;
+        record)
+            mapfile -t COMPREPLY < <(compgen -W "--output --help" -- "$word")
+            ;;
+        replay)
+            mapfile -t COMPREPLY < <(compgen -W "--allocators --rounds --process --latency --minimum --json --html --map --list --help" -- "$word")
+            ;;
         doctor)
             mapfile -t COMPREPLY < <(compgen -W "--json --help" -- "$word")
             ;;
         esac
+    elif [[ ${COMP_WORDS[1]} == replay ]]; then
+        mapfile -t COMPREPLY < <(compgen -f -- "$word")
     else
         mapfile -t COMPREPLY < <(compgen -c -- "$word")
     fi

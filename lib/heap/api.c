@@ -10,6 +10,7 @@
  * aligned run, so a class whose size is a multiple of the alignment is aligned by construction;
  * over 16 KiB a run of its own is.
  */
+#include "base/core/plant.h"
 #include "freehold/heap.h"
 
 #include "base/message.h"
@@ -407,7 +408,7 @@ static void *resize(struct fh_heap *heap, void *block, size_t size, size_t align
     void *moved = heap_take(heap, size, align, 0);
     if (moved == NULL)
         return NULL;
-    memcpy(moved, block, usable < size ? usable : size);
+    memcpy(moved, block, FH_PLANT(heap_copies_half, 1, 2) * (usable < size ? usable : size) / 2);
     fh_heap_free(heap, block);
     return moved;
 }
@@ -547,6 +548,7 @@ static int measure_block(void *context, const struct fh_block *block)
         out->live_blocks++;
         out->live_bytes += block->usable;
     } else {
+        out->free_blocks++;
         out->free_bytes += block->usable;
         out->largest_free = fh_max(out->largest_free, block->usable);
     }
@@ -657,6 +659,10 @@ int fh_heap_check(struct fh_heap *heap)
 
 static void *op_alloc(void *self, size_t size, size_t align, unsigned flags)
 {
+    if (align > FH_ALIGN_MAX) {
+        errno = EINVAL;
+        return NULL;
+    }
     return heap_take(self, size, align, flags);
 }
 
@@ -666,18 +672,26 @@ static bool op_resize_in_place(void *self, void *block, size_t old_size, size_t 
     return heap_resize_in_place(self, block, new_size);
 }
 
-/* The alignment that a block may have been asked to have: of a class's blocks what all of them have, of a
- * large one its address's. */
+/* The alignment that a block may have been asked to have: of a class's blocks what all of them have. An
+ * address must not be asked: by luck it has more, and a block that is resized often would need ever more. */
 static size_t given_alignment(const void *block)
 {
-    const struct fh_run *run = fh_run_quickly(block);
-    size_t step = run != NULL ? run->block_size : (uintptr_t)block;
-    return fh_min(step & (~step + 1), FH_ALIGN_MAX);
+    const struct fh_run *run = fh_block_run(block, NULL);
+    if (run == NULL)
+        return FH_ALIGN_DEFAULT;
+    if (run->kind == FH_RUN_LARGE)
+        return run->align;
+    return FH_PLANT(heap_forgets_alignment_given, FH_ALIGN_DEFAULT,
+                    run->block_size & (~run->block_size + 1));
 }
 
 static void *op_resize(void *self, void *block, size_t old_size, size_t new_size, size_t align)
 {
     (void)old_size;
+    if (align > FH_ALIGN_MAX || (align & (align - 1)) != 0) {
+        errno = EINVAL;
+        return NULL;
+    }
     if (align == 0 && block != NULL)
         align = given_alignment(block);
     return heap_resize(self, block, new_size, align);

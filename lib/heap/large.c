@@ -72,6 +72,7 @@ void *fh_large_alloc(struct fh_heap *heap, size_t size, size_t align, unsigned f
     run->countdown = run->used_floor = 1;
     run->flags = zero ? FH_RUN_ZERO : 0;
     run->class_index = FH_CLASS_LARGE;
+    run->align = (uint32_t)fh_min(fh_max(align, FH_GRANULE), FH_ALIGN_MAX);
     run->manager = &fh_heap_manager;
     run->heap = heap;
     atomic_store_explicit(&run->remote, 0, memory_order_relaxed);

@@ -30,6 +30,7 @@
 #include "os/syscall.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <linux/futex.h>
 #include <linux/sched.h>
 #include <signal.h>
@@ -135,6 +136,11 @@ int fh_os_helper_start(void (*run)(void *), void *arg, void *stack, size_t stack
         atomic_store_explicit(alive, 0, memory_order_relaxed);
     fh_syscall4(SYS_rt_sigprocmask, SIG_SETMASK, (long)&mask_before, 0, KERNEL_SIGSET_BYTES);
     return (int)tid;
+}
+
+void fh_os_wake_shared(_Atomic uint32_t *word)
+{
+    fh_syscall3(SYS_futex, (long)word, FUTEX_WAKE, INT_MAX);
 }
 
 bool fh_os_helper_wait(_Atomic uint32_t *alive, uint64_t ns)

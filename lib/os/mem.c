@@ -287,6 +287,16 @@ int fh_os_memfd(const char *name, size_t size)
     return (int)fd;
 }
 
+int fh_os_wipe_on_fork(void *addr, size_t size)
+{
+    return advise(addr, size, MADV_WIPEONFORK);
+}
+
+int fh_os_leave_out_of_dumps(void *addr, size_t size)
+{
+    return advise(addr, size, MADV_DONTDUMP);
+}
+
 void *fh_os_map_fd(int fd, size_t size, size_t offset, bool is_shared)
 {
     if (fh_os_fails_on_purpose())

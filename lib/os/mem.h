@@ -60,6 +60,9 @@ int fh_os_split_huge(void *addr);
 int64_t fh_os_resident(const void *addr, size_t size);
 
 int fh_os_memfd(const char *name, size_t size);
+/* A forked child finds zeroes there (MADV_WIPEONFORK); a core dump does not have it. */
+int fh_os_wipe_on_fork(void *addr, size_t size);
+int fh_os_leave_out_of_dumps(void *addr, size_t size);
 void *fh_os_map_fd(int fd, size_t size, size_t offset, bool is_shared);
 /* A part of the file exactly at addr, shared, in place of what the caller has there: in one step, so
  * that a reader sees the one or the other. NULL on failure: addr is as it was. */

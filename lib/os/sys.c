@@ -37,6 +37,11 @@ int fh_os_gettid(void)
     return (int)fh_syscall0(SYS_gettid);
 }
 
+int fh_os_getppid(void)
+{
+    return (int)fh_syscall0(SYS_getppid);
+}
+
 uint64_t fh_os_random(void)
 {
     uint64_t value = 0;
@@ -137,6 +142,11 @@ int fh_os_open_write(const char *path)
 {
     return (int)fh_syscall4(SYS_openat, AT_FDCWD, (long)path,
                             O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+}
+
+int fh_os_open_read_write(const char *path)
+{
+    return (int)fh_syscall3(SYS_openat, AT_FDCWD, (long)path, O_RDWR | O_CLOEXEC);
 }
 
 int fh_os_open_append(const char *path)

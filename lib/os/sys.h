@@ -22,6 +22,7 @@ void fh_os_cpu_split_ns(uint64_t *user_ns,
 void fh_os_sleep_ns(uint64_t ns);
 int fh_os_getpid(void);
 int fh_os_gettid(void);
+int fh_os_getppid(void);
 uint64_t fh_os_random(void); /* getrandom, never blocks; AT_RANDOM mixed with the clock below it */
 uintptr_t fh_os_program_entry(void);    /* AT_ENTRY: an address in the program's own code */
 bool fh_os_is_secure(void);             /* AT_SECURE: setuid and the like */
@@ -36,6 +37,7 @@ _Noreturn void fh_os_exit(int status); /* exit_group */
 
 int fh_os_open_read(const char *path);
 int fh_os_open_write(const char *path);  /* create, truncate, 0644, O_CLOEXEC */
+int fh_os_open_read_write(const char *path); /* of what is there, O_CLOEXEC */
 int fh_os_open_append(const char *path); /* create, each write at the end, 0644, O_CLOEXEC */
 int64_t fh_os_read(int fd, void *buf, size_t size);
 /* At a place in the file; the descriptor's own position stays. Short only at the end of the file.
@@ -66,6 +68,8 @@ int fh_os_signal_self(int number, const void *info);
  * it. -ENOSYS under ThreadSanitizer, whose instrumentation is thread-local. */
 int fh_os_helper_start(void (*run)(void *), void *arg, void *stack, size_t stack_size,
                        _Atomic uint32_t *alive);
+/* Wakes who waits on a futex in memory that processes share. */
+void fh_os_wake_shared(_Atomic uint32_t *word);
 /* Waits until *alive is 0, at most ns nanoseconds (0: for ever); whether it is. Only this wakes in
  * time: the kernel's wake-up reaches shared futexes, not the private ones of base/lock.h. */
 bool fh_os_helper_wait(_Atomic uint32_t *alive, uint64_t ns);

@@ -87,6 +87,7 @@ struct fh_run {
         uint32_t head;   /* REST, FREE_TAIL: index of the first granule */
         uint32_t coarse; /* BLOCKS of several granules: ceil(2^32 / (block_size / 1024)), as
                            * `reciprocal` in KiB */
+        uint32_t align;  /* LARGE: the alignment that the block was given */
     };
 
     /* -- everybody's line ------------------------------------------------------------------ */

@@ -38,17 +38,18 @@ FH_FAST static FH_NOINLINE void free_miss(void *block)
 
 ENTRY FH_NOINLINE void *malloc(size_t size)
 {
-    return fh_malloc_fast(size);
+    return FH_TELL_ALLOC(fh_malloc_fast(size), size, 0, 0);
 }
 
 ENTRY FH_NOINLINE void free(void *block)
 {
+    FH_TELL_FREE(block, 0);
     fh_free_fast(&fh_entry_window, block);
 }
 
 ENTRY void *calloc(size_t count, size_t size)
 {
-    return fh_calloc_fast(count, size);
+    return FH_TELL_ALLOC(fh_calloc_fast(count, size), count * size, 0, FH_TRACE_ZEROED);
 }
 
 ENTRY FH_NOINLINE void *realloc(void *block, size_t size)
@@ -57,7 +58,11 @@ ENTRY FH_NOINLINE void *realloc(void *block, size_t size)
         free(block);
         return NULL;
     }
-    return fh_realloc_fast(&fh_entry_window, block, size);
+    if (FH_IS_RECORDER && block == NULL)
+        return malloc(size);
+    void *resized = fh_realloc_fast(&fh_entry_window, block, size);
+    FH_TELL_RESIZE(resized, block, size);
+    return resized;
 }
 
 ENTRY void *reallocarray(void *block, size_t count, size_t size)
@@ -76,8 +81,29 @@ ENTRY FH_NOINLINE void *memalign(size_t align, size_t size)
         errno = EINVAL;
         return NULL;
     }
-    return fh_aligned_alloc(fh_pow2_ceil(align), size);
+    align = fh_pow2_ceil(align);
+    return FH_TELL_ALLOC(fh_aligned_alloc(align, size), size, align, 0);
 }
+
+#ifdef FH_RECORD
+void *fh_entry_malloc(size_t size)
+{
+    return fh_malloc_fast(size);
+}
+
+void *fh_entry_aligned(size_t align, size_t size)
+{
+    if (fh_is_pow2(align))
+        return fh_aligned_alloc(align, size);
+    errno = EINVAL;
+    return NULL;
+}
+
+void fh_entry_free(void *block)
+{
+    fh_free_fast(&fh_entry_window, block);
+}
+#endif
 
 ENTRY void *aligned_alloc(size_t align, size_t size)
 {

@@ -42,7 +42,7 @@ static FH_COLD void *new_slow(size_t size, size_t align, bool may_throw)
     if (!may_throw)
         return fh_new_without_throwing(size, align);
     while (fh_new_call_handler()) {
-        void *block = align == 0 ? malloc(size) : aligned_alloc(align, size);
+        void *block = align == 0 ? fh_entry_malloc(size) : fh_entry_aligned(align, size);
         if (block != NULL)
             return block;
     }
@@ -52,69 +52,72 @@ static FH_COLD void *new_slow(size_t size, size_t align, bool may_throw)
 
 FH_INLINE void *new_block(size_t size, bool may_throw)
 {
-    void *block = malloc(size);
+    void *block = fh_entry_malloc(size);
     return FH_LIKELY(block != NULL) ? block : new_slow(size, 0, may_throw);
 }
 
 FH_INLINE void *new_aligned(size_t size, size_t align, bool may_throw)
 {
-    void *block = aligned_alloc(align, size);
+    void *block = fh_entry_aligned(align, size);
     return FH_LIKELY(block != NULL) ? block : new_slow(size, align, may_throw);
 }
 
-#define NEW(name)                                                                                  \
+enum { ONE = FH_TRACE_CPP, ARRAY = FH_TRACE_CPP | FH_TRACE_CPP_ARRAY };
+
+#define NEW(name, flags)                                                                           \
     ENTRY void *name(size_t size);                                                                 \
     ENTRY void *name(size_t size)                                                                  \
     {                                                                                              \
-        return new_block(size, true);                                                              \
+        return FH_TELL_ALLOC(new_block(size, true), size, 0, flags);                               \
     }
-#define NEW_NOTHROW(name)                                                                          \
+#define NEW_NOTHROW(name, flags)                                                                   \
     ENTRY void *name(size_t size, const void *nothrow);                                            \
     ENTRY void *name(size_t size, const void *nothrow)                                             \
     {                                                                                              \
         (void)nothrow;                                                                             \
-        return new_block(size, false);                                                             \
+        return FH_TELL_ALLOC(new_block(size, false), size, 0, flags);                              \
     }
-#define NEW_ALIGNED(name)                                                                          \
+#define NEW_ALIGNED(name, flags)                                                                   \
     ENTRY void *name(size_t size, size_t align);                                                   \
     ENTRY void *name(size_t size, size_t align)                                                    \
     {                                                                                              \
-        return new_aligned(size, align, true);                                                     \
+        return FH_TELL_ALLOC(new_aligned(size, align, true), size, align, flags);                  \
     }
-#define NEW_ALIGNED_NOTHROW(name)                                                                  \
+#define NEW_ALIGNED_NOTHROW(name, flags)                                                           \
     ENTRY void *name(size_t size, size_t align, const void *nothrow);                              \
     ENTRY void *name(size_t size, size_t align, const void *nothrow)                               \
     {                                                                                              \
         (void)nothrow;                                                                             \
-        return new_aligned(size, align, false);                                                    \
+        return FH_TELL_ALLOC(new_aligned(size, align, false), size, align, flags);                 \
     }
 /* Every delete is free: size and alignment are in the run's header. */
-#define DELETE(name, ...)                                                                          \
+#define DELETE(name, flags, ...)                                                                   \
     ENTRY void name(void *block __VA_ARGS__);                                                      \
     ENTRY void name(void *block __VA_ARGS__)                                                       \
     {                                                                                              \
-        free(block);                                                                               \
+        FH_TELL_FREE(block, flags);                                                                \
+        fh_entry_free(block);                                                                      \
     }
 
 #pragma GCC diagnostic ignored "-Wunused-parameter"
 
-NEW(_Znwm)
-NEW(_Znam)
-NEW_NOTHROW(_ZnwmRKSt9nothrow_t)
-NEW_NOTHROW(_ZnamRKSt9nothrow_t)
-NEW_ALIGNED(_ZnwmSt11align_val_t)
-NEW_ALIGNED(_ZnamSt11align_val_t)
-NEW_ALIGNED_NOTHROW(_ZnwmSt11align_val_tRKSt9nothrow_t)
-NEW_ALIGNED_NOTHROW(_ZnamSt11align_val_tRKSt9nothrow_t)
-DELETE(_ZdlPv)
-DELETE(_ZdaPv)
-DELETE(_ZdlPvm, , size_t size)
-DELETE(_ZdaPvm, , size_t size)
-DELETE(_ZdlPvRKSt9nothrow_t, , const void *nothrow)
-DELETE(_ZdaPvRKSt9nothrow_t, , const void *nothrow)
-DELETE(_ZdlPvSt11align_val_t, , size_t align)
-DELETE(_ZdaPvSt11align_val_t, , size_t align)
-DELETE(_ZdlPvmSt11align_val_t, , size_t size, size_t align)
-DELETE(_ZdaPvmSt11align_val_t, , size_t size, size_t align)
-DELETE(_ZdlPvSt11align_val_tRKSt9nothrow_t, , size_t align, const void *nothrow)
-DELETE(_ZdaPvSt11align_val_tRKSt9nothrow_t, , size_t align, const void *nothrow)
+NEW(_Znwm, ONE)
+NEW(_Znam, ARRAY)
+NEW_NOTHROW(_ZnwmRKSt9nothrow_t, ONE)
+NEW_NOTHROW(_ZnamRKSt9nothrow_t, ARRAY)
+NEW_ALIGNED(_ZnwmSt11align_val_t, ONE)
+NEW_ALIGNED(_ZnamSt11align_val_t, ARRAY)
+NEW_ALIGNED_NOTHROW(_ZnwmSt11align_val_tRKSt9nothrow_t, ONE)
+NEW_ALIGNED_NOTHROW(_ZnamSt11align_val_tRKSt9nothrow_t, ARRAY)
+DELETE(_ZdlPv, ONE)
+DELETE(_ZdaPv, ARRAY)
+DELETE(_ZdlPvm, ONE, , size_t size)
+DELETE(_ZdaPvm, ARRAY, , size_t size)
+DELETE(_ZdlPvRKSt9nothrow_t, ONE, , const void *nothrow)
+DELETE(_ZdaPvRKSt9nothrow_t, ARRAY, , const void *nothrow)
+DELETE(_ZdlPvSt11align_val_t, ONE, , size_t align)
+DELETE(_ZdaPvSt11align_val_t, ARRAY, , size_t align)
+DELETE(_ZdlPvmSt11align_val_t, ONE, , size_t size, size_t align)
+DELETE(_ZdaPvmSt11align_val_t, ARRAY, , size_t size, size_t align)
+DELETE(_ZdlPvSt11align_val_tRKSt9nothrow_t, ONE, , size_t align, const void *nothrow)
+DELETE(_ZdaPvSt11align_val_tRKSt9nothrow_t, ARRAY, , size_t align, const void *nothrow)

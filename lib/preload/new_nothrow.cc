@@ -11,13 +11,20 @@ __asm__(".weak __gxx_personality_v0\n\t.weak __cxa_begin_catch\n\t.weak __cxa_en
 
 extern "C" {
 bool fh_new_call_handler(void);
+#ifdef FH_RECORD /* as in entry.h */
+void *fh_entry_malloc(size_t size);
+void *fh_entry_aligned(size_t align, size_t size);
+#else
+#define fh_entry_malloc  malloc
+#define fh_entry_aligned aligned_alloc
+#endif
 
 __attribute__((visibility("hidden"))) void *fh_new_without_throwing(size_t size, size_t align)
 {
     void *block = nullptr;
     try {
         while (block == nullptr && fh_new_call_handler())
-            block = align == 0 ? malloc(size) : aligned_alloc(align, size);
+            block = align == 0 ? fh_entry_malloc(size) : fh_entry_aligned(align, size);
     } catch (...) {
     }
     return block;

@@ -81,6 +81,23 @@ void fh_stack_cache_bound(struct fh_stack_cache *cache, uintptr_t low, uintptr_t
  */
 size_t fh_stack_capture(struct fh_stack_cache *cache, uintptr_t *frames, size_t max, size_t skip);
 
+/*
+ * The same of a caller whose return address, stack pointer (behind that address) and frame pointer are given: what
+ * __builtin_frame_address(0) of the function that it called leads to.
+ */
+size_t fh_stack_capture_at(struct fh_stack_cache *cache, uintptr_t frame, uintptr_t sp, uintptr_t fp,
+                           uintptr_t *frames, size_t max);
+
+/*
+ * The states of the walk that gave these frames just now, if a later walk from `sp` would be the same as long
+ * as the words are that the states name (return addresses below sp, saved frame pointers): all of
+ * its steps were plain, on the thread's own stack, and it came to the outermost frame or to `max` frames.
+ * Else NULL. The outermost frame has no state: its function was not called by anything. *len is their number.
+ */
+const struct fh_stack_state *fh_stack_last_walk(const struct fh_stack_cache *cache, uintptr_t sp,
+                                                const uintptr_t *frames, size_t count, size_t max,
+                                                size_t *len);
+
 /* The same from where a signal interrupted (the handler's third argument) or getcontext stood. */
 size_t fh_stack_capture_from(struct fh_stack_cache *cache, const void *ucontext, uintptr_t *frames,
                              size_t max, size_t skip);

@@ -457,6 +457,38 @@ FH_NOINLINE size_t fh_stack_capture(struct fh_stack_cache *cache, uintptr_t *fra
     return n;
 }
 
+size_t fh_stack_capture_at(struct fh_stack_cache *cache, uintptr_t frame, uintptr_t sp, uintptr_t fp,
+                           uintptr_t *frames, size_t max)
+{
+    struct walk walk = {.frame = frame, .sp = sp, .fp = fp};
+    struct fh_stack_output out = {frames, max, 0};
+    cache = lock_cache(cache);
+    enter_region(cache, &walk);
+    size_t n = go(cache, &walk, &out);
+    if (FH_UNLIKELY(walk.needs_exact))
+        n = fh_stack_exact(cache, sp, &out);
+    count_broken(&walk);
+    unlock_cache(cache);
+    return n;
+}
+
+const struct fh_stack_state *fh_stack_last_walk(const struct fh_stack_cache *cache, uintptr_t sp,
+                                                const uintptr_t *frames, size_t count, size_t max,
+                                                size_t *len)
+{
+    const struct fh_stack_state *states = cache->walks[cache->last];
+    size_t first = 0, n = 0;
+    while (first < cache->last_len && states[first].sp < sp)
+        first++;
+    states += first;
+    while (first + n < cache->last_len && n < count && states[n].frame == frames[n])
+        n++;
+    if (n == 0 || states[0].sp != sp || sp < cache->own.low || states[n - 1].sp > cache->own.high)
+        return NULL;
+    *len = n;
+    return n == count ? (count == max ? states : NULL) : n + 1 == count ? states : NULL;
+}
+
 /* A call through a null or wild pointer: the call has pushed a return address, nothing else has
  * happened. */
 static size_t start_of_wild_call(struct walk *walk, struct fh_stack_output *out)

@@ -31,17 +31,19 @@ includes_of() (
             may["lib/guard"] = "base os pages stack scan heap"
             may["lib/measure"] = "base os pages"
             everything = "base os pages stack scan heap place collect paging image share store watch guard measure"
-            may["lib/preload"] = everything
+            may["lib/record"] = "base os stack"
+            may["lib/preload"] = everything " record"
             may["include"] = ""
             may["tools"] = ""
-            may["cli"] = "tools"
+            may["cli"] = "tools lab record/ring.h" # the two ends of a recording
             may["lab"] = "tools"
             may["check"] = ""
             may["examples"] = ""
             may["bench"] = ""
-            may["bench/own"] = everything # measures a room from inside
-            may["fuzz"] = everything " tests"
-            may["tests/unit"] = everything " preload tests tools cli"
+            may["bench/own"] = everything " tools tests" # measures a room from inside
+            may["fuzz"] = everything " tests tools lab"
+            may["tests/unit"] = everything " preload tests tools lab cli"
+            may["tests/freestanding"] = "base"
             may["tests/system"] = ""      # plain programs, as a user writes them
         }
         function room_of(file,    part) {
@@ -136,12 +138,14 @@ plant lib/watch/library.c '<elfutils/libdwfl.h>'
 plant lib/watch/json.c '  <json-c/json.h>'
 plant include/freehold/leaky.h '"base/core/macros.h"'
 plant cli/reaches.c '"heap/heap.h"'
+plant lab/reaches.c '"place/ground.h"'
 plant tests/system/reaches.c '"os/sys.h"'
 plant bench/reaches.c '"heap/heap.h"'
 plant lib/heap/good.c '"os/sys.h"' ok
 plant lib/heap/own.c '"heap/internal.h"' ok
 plant lib/pages/public.c '"freehold/source.h"' ok
 plant cli/good.c '"tools/json.h"' ok
+plant lab/good.c '"freehold/trace.h"' ok
 plant tests/unit/good.c '"os/internal.h"' ok
 plant bench/own_good.c '"heap/heap.h"' ok
 mkdir -p "$planted/lib/attic"

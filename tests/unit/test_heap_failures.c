@@ -9,7 +9,7 @@
  * all heaps pass their check after it, and once memory is to be had again the same scenario
  * succeeds as a whole, twice over, without growing: nothing was lost.
  */
-#include "heap_model.h"
+#include "allocator_model.h"
 #include "os/mem.h"
 #include "os/sys.h"
 
@@ -22,21 +22,27 @@
 
 #include <cmocka.h>
 
-#define INPUT_BYTES    1500
+#define STEPS          250u
+#define INPUT_BYTES    (STEPS * MODEL_STEP_BYTES)
 #define NOT_REACHED    7
 #define MOST_CALLS     5000
 /* What a run that met no failure may grow by when it is repeated: runs kept ahead of need. */
 #define GROWTH_ALLOWED ((size_t)4 << 20)
 
-static _Alignas(65536) unsigned char buffer[MODEL_BUFFER_BYTES];
-static struct heap_model model, other_model;
+#define LARGEST_OCTAVE 19u /* many runs: their time is page faults */
+
+static _Alignas(65536) unsigned char arena[SUBJECT_MOST_BUDGET + 2 * SUBJECT_GUARD];
+static struct allocator_model model, other_model;
 static uint8_t input[INPUT_BYTES];
 
-static void run_model(struct heap_model *one, enum model_kind kind, bool may_fail)
+static void run_model(struct allocator_model *one, const struct subject_kind *kind, bool may_fail)
 {
-    if (!model_open(one, kind, buffer, may_fail))
+    one->arena = arena;
+    one->may_fail = may_fail;
+    one->has_no_misuse = true;
+    if (!model_open(one, kind, model_ground(kind, 0), 0, 0, (struct fh_place_options){0}))
         return;
-    one->octaves = 19; /* many runs: their time is page faults */
+    one->octaves = LARGEST_OCTAVE;
     one->input = input;
     one->input_left = INPUT_BYTES;
     while (one->input_left > 0)
@@ -46,7 +52,7 @@ static void run_model(struct heap_model *one, enum model_kind kind, bool may_fai
 
 static void *run_in_thread(void *arg)
 {
-    run_model(&other_model, MODEL_THREAD, arg != NULL);
+    run_model(&other_model, subject_kind_named("heap-thread"), arg != NULL);
     return NULL;
 }
 
@@ -54,11 +60,12 @@ static void run_scenario(bool may_fail)
 {
     pthread_t thread;
 
-    run_model(&model, MODEL_THREAD, may_fail);
+    run_model(&model, subject_kind_named("heap-thread"), may_fail);
     if (pthread_create(&thread, NULL, run_in_thread, may_fail ? &model : NULL) == 0)
         pthread_join(thread, NULL);
-    for (enum model_kind kind = MODEL_DEFAULT; kind < MODEL_KINDS; kind++)
-        run_model(&model, kind, may_fail);
+    for (size_t i = 0; i < SUBJECT_KINDS; i++)
+        if (strncmp(subject_kinds[i].name, "heap", 4) == 0)
+            run_model(&model, &subject_kinds[i], may_fail);
 }
 
 static size_t footprint(void)

@@ -39,6 +39,15 @@ FH_INLINE size_t fh_pow2_ceil(size_t x)
     return x <= 1 ? 1 : (size_t)1 << (fh_log2(x - 1) + 1);
 }
 
+/* Ones in a word; without a call of the compiler's library, which a freestanding program has not. */
+FH_INLINE size_t fh_popcount(uint64_t x)
+{
+    x -= x >> 1 & 0x5555555555555555u;
+    x = (x & 0x3333333333333333u) + (x >> 2 & 0x3333333333333333u);
+    x = (x + (x >> 4)) & 0x0f0f0f0f0f0f0f0fu;
+    return (size_t)(x * 0x0101010101010101u >> 56);
+}
+
 FH_INLINE size_t fh_min(size_t a, size_t b)
 {
     return a < b ? a : b;

@@ -1,0 +1,98 @@
+/*
+ * Half-fit: Ogasawara, "An algorithm with constant execution time for dynamic storage allocation", RTCSA 1995.
+ *
+ * The engine (tags.h) over the lists of bins.h with one list for each power of two: a second level of 2^0. The whole
+ * map is one word, and a search one instruction that counts zeroes. A request of u units takes the first block of the
+ * first list from 2^ceil(log2 u) on, all of whose blocks are large enough.
+ *
+ * As published, blocks of the request's own list are passed over although many would fit (up to half of what is free,
+ * hence the name). When blocks are cut to the request, and not rounded up to powers of two, that is most of what is
+ * freed: a freed block would never serve a request of its own size. So the first LOOKS blocks of the own list are
+ * tried before: a constant number, each a cache line. The bound is TLSF's (tlsf.c) with s = 0; a look can only find
+ * more.
+ */
+#include "freehold/half_fit.h"
+#include "place/bins.h"
+#include "place/bound.h"
+#include "place/manager.h"
+
+/* Measured on the steady mix (docs/place/half-fit.md): without a look the least arena is 1.56 times what is live. */
+enum { SECOND = 0, LOOKS = 4 };
+
+static size_t index_bytes(uint32_t choice, uint32_t most)
+{
+    (void)choice;
+    return bins_bytes(SECOND, most);
+}
+
+static uint32_t index_least(uint32_t choice)
+{
+    (void)choice;
+    return 2; /* the word in front, two links, the tag: 16 bytes */
+}
+
+static void index_open(unsigned char *base)
+{
+    bins_open(base, SECOND);
+}
+
+FH_INLINE void index_insert(unsigned char *base, uint32_t block, uint32_t units)
+{
+    bins_insert(base, block, units, SECOND);
+}
+
+FH_INLINE void index_remove(unsigned char *base, uint32_t block, uint32_t units)
+{
+    (void)units;
+    bins_remove(base, block);
+}
+
+FH_INLINE uint32_t index_take(unsigned char *base, uint32_t units)
+{
+    uint32_t block = bins_look(base, units, SECOND, LOOKS);
+    return block != 0 ? block : bins_take(base, units, SECOND);
+}
+
+static uint32_t index_take_hard(unsigned char *base, uint32_t units)
+{
+    return bins_look(base, units, SECOND, BINS_LOOKS);
+}
+
+static const struct tags_index half_fit_index = {
+    .magic = 0x48414c01, /* "HAL", 1 */
+    .bytes = index_bytes,
+    .least = index_least,
+    .open = index_open,
+    .insert = index_insert,
+    .remove = index_remove,
+    .take = index_take,
+    .take_hard = index_take_hard,
+    .check = bins_check,
+    .node_bytes = 8,
+};
+
+static const struct fh_allocator_ops ops;
+
+FH_TAGS_FUNCTIONS(half_fit, &half_fit_index, &ops)
+
+static const struct fh_allocator_ops ops =
+    FH_TAGS_OPS(half_fit, "half-fit",
+                FH_ALLOCATOR_CONSTANT_TIME | FH_ALLOCATOR_MOVES | FH_ALLOCATOR_RELOCATABLE);
+
+struct fh_allocator fh_half_fit_allocator(struct fh_half_fit *self)
+{
+    return (struct fh_allocator){.ops = &ops, .self = &self->tags};
+}
+
+int fh_half_fit_init(struct fh_half_fit *self, const struct fh_half_fit_options *options)
+{
+    static const struct fh_half_fit_options none;
+    if (options == NULL)
+        options = &none;
+    return tags_open(&self->tags, &half_fit_index, &options->place, options->align, SECOND);
+}
+
+size_t fh_half_fit_bound(size_t live_bytes, size_t live_blocks, size_t largest)
+{
+    return tags_bound(live_bytes, live_blocks, largest, SECOND, index_bytes);
+}

@@ -1,0 +1,729 @@
+/*
+ * The recorder: what a thread of a recorded program does at each allocation and free.
+ *
+ * A thread has a *recorder* (private memory) and a *ring* (ring.h). A call becomes two or three words in the
+ * ring: site, tick, address, size. The work is in finding the site, since a stack belongs to it:
+ *
+ *   known    A small table, by return address and stack pointer, of stacks that were walked before. An entry
+ *            has all the words that the walk read: return addresses, and saved frame pointers where a frame was
+ *            found by one. If all of them are what they were, the walk would be the same, so the stack
+ *            is. One load and one comparison a frame, no branch between them.
+ *   sites    When that fails the stack is walked (lib/stack, which has its own cache of rules and of the last
+ *            walk), frames of this library are left out, and a hash of the rest (64 bits) finds the site or makes
+ *            one, which is told with its frames in the ring.
+ *
+ * Entries are made only of walks that stayed on the thread's own stack and came to its end or to
+ * RING_FRAMES_MAX: all words of such an entry are readable whenever the stack pointer is the same.
+ * Their words are in a bump area; when that is full all entries are forgotten.
+ *
+ * Time. A tick is taken after an allocation and before a free, so that in the merged order a block is freed
+ * before it is handed out again. The counter's instruction costs as much as the rest of a call, and with one
+ * thread the order is that of the ring: such a process reads it at every fourth call while calls come quickly
+ * (within HOT_TICKS); a call right after a pause may so be dated before it. With more threads
+ * it is read each time, and after an allocation behind a fence, since the processor may else read it early.
+ *
+ * Room. `limit` is how far the ring may be written without asking: first to its half, where the command
+ * is woken if it sleeps, then to its end, where the thread waits, while the command's heartbeat goes on.
+ * When that has stood still for DEAD_NS events are dropped and counted, until there is room again.
+ *
+ * Signals. `is_busy` is set while a recorder is at work. A handler that comes then and allocates uses the
+ * recorder's `nested` one, with a ring of its own; a second handler on top of that is lost, and
+ * counted.
+ *
+ * Fork. Recorders are wiped in the child (MADV_WIPEONFORK): its first call finds no ring and no room, comes to
+ * record_slow, and starts over as a process of its own, however it was forked. A vfork child shares our memory
+ * and goes on as the thread that it is.
+ *
+ * No lock, no libc that may allocate: this runs before constructors and after destructors, inside
+ * signal handlers, and in children of fork.
+ */
+#include "record/record.h"
+
+#include "base/core/bits.h"
+#include "os/mem.h"
+#include "stack/stack.h"
+
+#include <errno.h>
+
+enum {
+    KNOWN_BITS = 10, /* entries: more than the call sites of a busy phase of most programs */
+    KNOWN_AREA = 1 << 19,
+    SITES_FIRST_BITS = 10,
+    TICK_EVERY = 4,  /* calls */
+    HOT_TICKS = 64,  /* some 1.6 µs between two readings */
+    NAP_NS = 100000, /* when the ring is full */
+};
+static const uint64_t dead_ns = 1000000000; /* a heartbeat is due every 20 ms */
+
+struct known {
+    uintptr_t sp, frame;
+    uintptr_t fp, fp_mask; /* the caller's frame pointer; mask 0: the walk did not use it */
+    uint32_t how, site;
+    uint32_t count;
+    uint32_t words; /* index into the area: `count` values, then as many offsets from sp */
+};
+
+struct site {
+    uint64_t hash; /* 0: nobody's */
+    uint32_t number;
+};
+
+struct recorder {
+    /* Where the next word goes and how far it may; both 0 in a forked child, and before the first call. */
+    uint64_t head, limit;
+    uint64_t *ring_words;
+    struct ring *ring;
+    volatile uint32_t is_busy;
+    uint32_t calls_until_tick;
+    uint64_t tick;  /* the last one */
+    uint64_t base;  /* its upper half is what the ring's reader knows */
+    uint64_t *area; /* of known stacks; as all that follows made when first needed */
+    uint32_t area_used;
+    uint32_t site_count, site_bits;
+    struct site *sites;
+    struct recorder *nested;
+    uint64_t lost;           /* dropped since the last record */
+    uint32_t dead_heartbeat; /* with is_dead: where the heartbeat stood */
+    bool is_dead;            /* the command did not answer: do not wait */
+    struct known known[1 << KNOWN_BITS];
+    struct fh_stack_cache stack;
+};
+
+/* The process's. */
+static struct {
+    _Atomic uint32_t state; /* enum state */
+    struct ring_control *control;
+    uint32_t serial;          /* of this process */
+    uint32_t parent;          /* of the one that forked it, or UINT32_MAX */
+    int pid;                  /* to see that it is a forked child */
+    _Atomic uint32_t threads; /* numbers given out */
+    _Atomic bool has_threads; /* more than one recorder was made: order is by time */
+    _Atomic(struct recorder *) recorders[RING_COUNT]; /* by ring: its owner's, used again */
+    uint32_t tick_shift;
+    bool has_counter; /* the time stamp counter is the clock */
+} self;
+
+enum state { UNKNOWN, STARTING, RECORDING, OFF };
+
+static __thread struct recorder *mine __attribute__((tls_model("initial-exec")));
+
+/* ---- Time ----------------------------------------------------------------------------------- */
+
+static uint64_t now(bool after)
+{
+#if defined(__x86_64__)
+    if (FH_LIKELY(self.has_counter)) {
+        if (after)
+            __builtin_ia32_lfence();
+        return __builtin_ia32_rdtsc() >> self.tick_shift;
+    }
+#endif
+    (void)after;
+    return fh_os_now_ns() >> self.tick_shift;
+}
+
+FH_INLINE uint64_t tick_of(struct recorder *recorder, bool after)
+{
+    if (atomic_load_explicit(&self.has_threads, memory_order_relaxed))
+        return recorder->tick = fh_max(recorder->tick, now(after));
+    if (recorder->calls_until_tick != 0) {
+        recorder->calls_until_tick--;
+        return recorder->tick;
+    }
+    const uint64_t tick = fh_max(recorder->tick, now(false));
+    if (tick - recorder->tick < HOT_TICKS)
+        recorder->calls_until_tick = TICK_EVERY - 1;
+    return recorder->tick = tick;
+}
+
+/* ---- The start ------------------------------------------------------------------------------ */
+
+/* The command's memory, by the path in the environment. */
+static struct ring_control *map_control(void)
+{
+    const char *path = fh_os_is_secure() ? NULL : fh_os_getenv(RING_VARIABLE);
+    const int fd = path != NULL ? fh_os_open_read_write(path) : -1;
+    if (fd < 0)
+        return NULL;
+    struct ring_control *control = fh_os_map_fd(fd, RING_TOTAL_BYTES, 0, true);
+    fh_os_close(fd);
+    if (control == NULL)
+        return NULL;
+    fh_os_leave_out_of_dumps(control, RING_TOTAL_BYTES);
+    if (control->magic == RING_MAGIC && control->page == RING_PAGE)
+        return control;
+    fh_os_release(control, RING_TOTAL_BYTES);
+    return NULL;
+}
+
+static void become_process(uint32_t parent)
+{
+    self.parent = parent;
+    self.pid = fh_os_getpid();
+    self.serial = atomic_fetch_add_explicit(&self.control->processes, 1, memory_order_relaxed);
+    atomic_store_explicit(&self.threads, 0, memory_order_relaxed);
+    atomic_store_explicit(&self.has_threads, false, memory_order_relaxed);
+}
+
+static bool start(void)
+{
+    uint32_t state = UNKNOWN;
+    /* acquire: pairs with the release of whoever has started */
+    if (!atomic_compare_exchange_strong_explicit(&self.state, &state, STARTING,
+                                                 memory_order_acquire, memory_order_acquire)) {
+        while (state == STARTING) {
+            fh_os_sleep_ns(NAP_NS);
+            state = atomic_load_explicit(&self.state, memory_order_acquire);
+        }
+        return state == RECORDING;
+    }
+    fh_os_init();
+    self.control = map_control();
+    if (self.control != NULL) {
+        self.tick_shift = self.control->tick_shift;
+        self.has_counter = self.control->clock == RING_CLOCK_TSC;
+        become_process(UINT32_MAX);
+    }
+    atomic_store_explicit(&self.state, self.control != NULL ? RECORDING : OFF,
+                          memory_order_release);
+    return self.control != NULL;
+}
+
+/* ---- Room in the ring ----------------------------------------------------------------------- */
+
+static void publish(struct recorder *recorder)
+{
+    /* release: pairs with the command's acquire; the words before it are written */
+    atomic_store_explicit(&recorder->ring->head, recorder->head, memory_order_release);
+}
+
+static void wake_command(void)
+{
+    uint32_t asleep = 1;
+    if (atomic_load_explicit(&self.control->is_asleep, memory_order_relaxed) == 1 &&
+        atomic_compare_exchange_strong_explicit(&self.control->is_asleep, &asleep, 0,
+                                                memory_order_relaxed, memory_order_relaxed))
+        fh_os_wake_shared(&self.control->is_asleep);
+}
+
+static bool is_closed(void)
+{
+    return atomic_load_explicit(&self.control->is_closed, memory_order_relaxed) != 0;
+}
+
+/* Waits while `is_blocked`, as long as the command lives; whether it does no more. */
+static bool wait_for_command(struct recorder *recorder,
+                             bool (*is_blocked)(struct recorder *recorder))
+{
+    uint32_t heartbeat = atomic_load_explicit(&self.control->heartbeat, memory_order_relaxed);
+    uint64_t since = fh_os_now_ns();
+    if (recorder->is_dead && heartbeat == recorder->dead_heartbeat)
+        return is_blocked(recorder);
+    recorder->is_dead = false;
+    while (is_blocked(recorder)) {
+        if (is_closed())
+            return true;
+        wake_command();
+        fh_os_sleep_ns(NAP_NS);
+        const uint32_t beat = atomic_load_explicit(&self.control->heartbeat, memory_order_relaxed);
+        const uint64_t time = fh_os_now_ns();
+        if (beat != heartbeat) {
+            heartbeat = beat;
+            since = time;
+        } else if (time - since > dead_ns) {
+            recorder->is_dead = true;
+            recorder->dead_heartbeat = heartbeat;
+            return true;
+        }
+    }
+    return false;
+}
+
+static uint64_t tail_of(const struct ring *ring)
+{
+    /* acquire: pairs with the command's release: it has read what is written over now */
+    return atomic_load_explicit(&ring->tail, memory_order_acquire);
+}
+
+static bool is_full(struct recorder *recorder)
+{
+    return recorder->head + RING_RECORD_MAX > tail_of(recorder->ring) + RING_WORDS;
+}
+
+static void put(struct recorder *recorder, uint64_t word)
+{
+    recorder->ring_words[recorder->head++ & (RING_WORDS - 1)] = word;
+}
+
+static void put_special(struct recorder *recorder, enum ring_special kind, const void *words,
+                        uint32_t count)
+{
+    put(recorder, (uint64_t)kind << 32 | count);
+    for (uint32_t i = 0; i < count; i++)
+        put(recorder, ((const uint64_t *)words)[i]);
+    publish(recorder);
+}
+
+static void put_base(struct recorder *recorder)
+{
+    recorder->base = recorder->tick;
+    put_special(recorder, RING_BASE, &recorder->tick, 1);
+}
+
+/* Room for a record of any kind; false: there is none, and the event is to be dropped. Everything that is not
+ * a call's own record is written from here, so the quick way knows two words and a limit. */
+static FH_NOINLINE bool make_room(struct recorder *recorder)
+{
+    if (is_closed())
+        return false;
+    if (is_full(recorder) && wait_for_command(recorder, is_full))
+        return false;
+    const uint64_t tail = tail_of(recorder->ring);
+    const uint64_t half = tail + RING_WORDS / 2;
+    if (recorder->head >= half)
+        wake_command();
+    recorder->limit = recorder->head < half ? half : tail + RING_WORDS - RING_RECORD_MAX;
+    if (recorder->lost != 0) {
+        put_base(recorder);
+        put_special(recorder, RING_LOST, &recorder->lost, 1);
+        recorder->lost = 0;
+        atomic_store_explicit(&recorder->ring->lost, 0, memory_order_relaxed);
+    }
+    return true;
+}
+
+/* ---- Rings and recorders -------------------------------------------------------------------- */
+
+/* A free ring, or RING_COUNT. */
+static uint32_t claim_free(void)
+{
+    for (uint32_t i = 0; i < RING_COUNT; i++) {
+        struct ring *ring = ring_at(self.control, i);
+        uint32_t state = RING_FREE;
+        /* acquire: pairs with the command's release: it is through with the ring */
+        if (atomic_load_explicit(&ring->state, memory_order_relaxed) == RING_FREE &&
+            atomic_compare_exchange_strong_explicit(&ring->state, &state, RING_OWNED,
+                                                    memory_order_acquire, memory_order_relaxed))
+            return i;
+    }
+    return RING_COUNT;
+}
+
+/* All rings have owners: the command frees those of ended threads when it is asked to look. */
+static uint32_t claim(void)
+{
+    uint32_t index = claim_free();
+    for (int tries = 0; index == RING_COUNT && tries < 100 && !is_closed(); tries++) {
+        wake_command();
+        fh_os_sleep_ns(10 * NAP_NS);
+        index = claim_free();
+    }
+    return index;
+}
+
+/* The recorder that goes with a ring: its last owner's, if that was a thread of this process. */
+static struct recorder *recorder_for(uint32_t index)
+{
+    struct recorder *recorder = atomic_load_explicit(&self.recorders[index], memory_order_acquire);
+    const size_t size = fh_align_up(sizeof(*recorder), fh_os_page_size);
+    if (recorder == NULL) {
+        recorder = fh_os_map(size);
+        if (recorder == NULL)
+            return NULL;
+        fh_os_wipe_on_fork(recorder, size);
+        atomic_store_explicit(&self.recorders[index], recorder, memory_order_release);
+        return recorder;
+    }
+    if (recorder->area != NULL)
+        fh_os_release(recorder->area, KNOWN_AREA);
+    if (recorder->sites != NULL)
+        fh_os_release(recorder->sites,
+                      fh_align_up(sizeof(struct site) << recorder->site_bits, fh_os_page_size));
+    fh_os_purge(recorder, size);
+    return recorder;
+}
+
+static struct recorder *make_recorder(struct recorder *outer)
+{
+    const uint32_t index = claim();
+    if (index == RING_COUNT)
+        return NULL;
+    struct ring *ring = ring_at(self.control, index);
+    struct recorder *recorder = recorder_for(index);
+    if (recorder == NULL) {
+        atomic_store_explicit(&ring->state, RING_FREE, memory_order_release);
+        return NULL;
+    }
+    ring->process = self.serial;
+    ring->pid = self.pid;
+    ring->tid = fh_os_gettid();
+    ring->parent = self.parent;
+    ring->parent_pid = fh_os_getppid();
+    atomic_store_explicit(&ring->is_seen, 0, memory_order_relaxed);
+    ring->thread = outer != NULL
+                       ? outer->ring->thread
+                       : atomic_fetch_add_explicit(&self.threads, 1, memory_order_relaxed);
+    if (ring->thread != 0 || outer != NULL)
+        atomic_store_explicit(&self.has_threads, true, memory_order_relaxed);
+    recorder->head = recorder->limit = tail_of(ring);
+    recorder->ring = ring;
+    recorder->ring_words = ring_words(ring);
+    recorder->tick = now(false);
+    atomic_store_explicit(&ring->head, recorder->head, memory_order_relaxed);
+    atomic_store_explicit(&ring->lost, 0, memory_order_relaxed);
+    put_base(recorder);
+    /* release: pairs with the command's acquire */
+    atomic_store_explicit(&ring->is_ready, 1, memory_order_release);
+    return recorder;
+}
+
+static void count_lost(void)
+{
+    if (self.control != NULL)
+        atomic_fetch_add_explicit(&self.control->lost, 1, memory_order_relaxed);
+}
+
+/* The calling thread's recorder where it has none yet, or had it before a fork. */
+static FH_COLD struct recorder *begin_thread(void)
+{
+    if (atomic_load_explicit(&self.state, memory_order_acquire) != RECORDING && !start())
+        return NULL;
+    if (is_closed())
+        return NULL;
+    if (self.pid != fh_os_getpid()) {
+        for (uint32_t i = 0; i < RING_COUNT; i++)
+            atomic_store_explicit(&self.recorders[i], NULL, memory_order_relaxed);
+        fh_stack_reset_in_child();
+        become_process(self.serial);
+    }
+    struct recorder *recorder = make_recorder(NULL);
+    mine = recorder;
+    /* It reads the mappings of a process that it has not seen: soon, before that may have ended. */
+    if (recorder != NULL && recorder->ring->thread == 0)
+        wake_command();
+    if (recorder == NULL)
+        count_lost();
+    return recorder;
+}
+
+/* ---- Sites ---------------------------------------------------------------------------------- */
+
+static uint64_t hash_of(uint32_t how, const uintptr_t *frames, size_t count)
+{
+    uint64_t hash = how * 0x9e3779b97f4a7c15u + count;
+    for (size_t i = 0; i < count; i++) {
+        hash = (hash ^ frames[i]) * 0xbf58476d1ce4e5b9u;
+        hash ^= hash >> 29;
+    }
+    return hash | 1;
+}
+
+static size_t site_bytes(uint32_t bits)
+{
+    return fh_align_up(sizeof(struct site) << bits, fh_os_page_size);
+}
+
+static bool grow_sites(struct recorder *recorder)
+{
+    const uint32_t bits = recorder->sites == NULL ? SITES_FIRST_BITS : recorder->site_bits + 1;
+    struct site *sites = fh_os_map(site_bytes(bits));
+    if (sites == NULL)
+        return false;
+    const size_t mask = ((size_t)1 << bits) - 1;
+    for (size_t i = 0; recorder->sites != NULL && i < (size_t)1 << recorder->site_bits; i++) {
+        if (recorder->sites[i].hash == 0)
+            continue;
+        size_t place = recorder->sites[i].hash >> 20 & mask;
+        while (sites[place].hash != 0)
+            place = (place + 1) & mask;
+        sites[place] = recorder->sites[i];
+    }
+    if (recorder->sites != NULL)
+        fh_os_release(recorder->sites, site_bytes(recorder->site_bits));
+    recorder->sites = sites;
+    recorder->site_bits = bits;
+    return true;
+}
+
+/* The number of a site, told to the command if it is new; UINT32_MAX: no memory, or no room. */
+static uint32_t site_of(struct recorder *recorder, uint32_t how, const uintptr_t *frames,
+                        size_t count)
+{
+    if ((recorder->sites == NULL || recorder->site_count >= 1u << (recorder->site_bits - 1)) &&
+        !grow_sites(recorder))
+        return UINT32_MAX;
+    const uint64_t hash = hash_of(how, frames, count);
+    const size_t mask = ((size_t)1 << recorder->site_bits) - 1;
+    size_t place = hash >> 20 & mask;
+    for (; recorder->sites[place].hash != 0; place = (place + 1) & mask)
+        if (recorder->sites[place].hash == hash)
+            return recorder->sites[place].number;
+    if (is_full(recorder) && !make_room(recorder))
+        return UINT32_MAX;
+    put(recorder, (uint64_t)RING_SITE << 32 | (count + 1));
+    put(recorder, how);
+    for (size_t i = 0; i < count; i++)
+        put(recorder, frames[i]);
+    publish(recorder);
+    recorder->sites[place] = (struct site){hash, recorder->site_count};
+    return recorder->site_count++;
+}
+
+/* ---- Known stacks --------------------------------------------------------------------------- */
+
+FH_INLINE struct known *known_at(struct recorder *recorder, uintptr_t sp, uintptr_t frame,
+                                 uint32_t how)
+{
+    const uint64_t key = (sp >> 3) * 31 + frame * 7 + how;
+    return &recorder->known[key * 0x9e3779b97f4a7c15u >> (64 - KNOWN_BITS)];
+}
+
+/* Whether all words of the entry are what they were. */
+FH_INLINE bool holds(const struct recorder *recorder, const struct known *known)
+{
+    const uint64_t *values = recorder->area + known->words;
+    const uint32_t count = known->count;
+    const uint32_t *offsets = (const uint32_t *)(values + count);
+    uint64_t difference = 0;
+    for (uint32_t i = 0; i < count; i++)
+        difference |= *(const uint64_t *)(known->sp + offsets[i]) ^ values[i];
+    return difference == 0;
+}
+
+/* Room for an entry's words; what there is is forgotten when there is none left. */
+static uint64_t *take_area(struct recorder *recorder, uint32_t words)
+{
+    if (recorder->area == NULL)
+        recorder->area = fh_os_map(KNOWN_AREA);
+    if (recorder->area == NULL)
+        return NULL;
+    if (recorder->area_used + words > KNOWN_AREA / 8) {
+        __builtin_memset(recorder->known, 0, sizeof(recorder->known));
+        recorder->area_used = 0;
+    }
+    uint64_t *area = recorder->area + recorder->area_used;
+    recorder->area_used += words;
+    return area;
+}
+
+/* Whether the frame pointer of state i leads to the next state, or on to one that it leads to: only then
+ * the word that it was read from decides about the walk. */
+static bool is_followed(const struct fh_stack_state *states, size_t count, size_t i)
+{
+    for (; i + 1 < count; i++) {
+        if (states[i + 1].sp == states[i].fp + 16)
+            return true;
+        if (states[i + 1].saved != 0)
+            return false;
+    }
+    return true;
+}
+
+/* Keeps a walk whose states are all there; states[0] is the caller. */
+static void know(struct recorder *recorder, struct known *known,
+                 const struct fh_stack_state *states, size_t count, uint32_t how, uint32_t site)
+{
+    uint64_t values[2 * RING_FRAMES_MAX];
+    uint32_t offsets[2 * RING_FRAMES_MAX];
+    uint32_t n = 0;
+    const uintptr_t sp = states[0].sp;
+    for (size_t i = 0; i < count; i++) {
+        if (i == 0)
+            continue; /* its words are the caller's registers */
+        values[n] = states[i].frame;
+        offsets[n++] = (uint32_t)(states[i].sp - 8 - sp);
+        if (states[i].saved != 0 && is_followed(states, count, i)) {
+            values[n] = states[i].fp;
+            offsets[n++] = (uint32_t)(states[i].saved - sp);
+        }
+    }
+    uint64_t *area = take_area(recorder, n + (n + 1) / 2);
+    if (area == NULL)
+        return;
+    __builtin_memcpy(area, values, n * sizeof(values[0]));
+    __builtin_memcpy(area + n, offsets, n * sizeof(offsets[0]));
+    *known = (struct known){.sp = sp,
+                            .frame = states[0].frame,
+                            .fp = states[0].fp,
+                            .fp_mask = is_followed(states, count, 0) ? UINTPTR_MAX : 0,
+                            .how = how,
+                            .site = site,
+                            .count = n,
+                            .words = (uint32_t)(area - recorder->area)};
+}
+
+/* The section that the entry points are in: the only code of ours below which a call can be told. */
+extern const char __start_fh_fast[] FH_HIDDEN, __stop_fh_fast[] FH_HIDDEN;
+
+static bool is_ours(uintptr_t frame)
+{
+    return frame >= (uintptr_t)__start_fh_fast && frame < (uintptr_t)__stop_fh_fast;
+}
+
+static FH_NOINLINE uint32_t walk(struct recorder *recorder, uint32_t how, const uintptr_t *frame)
+{
+    uintptr_t frames[RING_FRAMES_MAX];
+    const uintptr_t sp = (uintptr_t)(frame + 2);
+    size_t count =
+        fh_stack_capture_at(&recorder->stack, frame[1], sp, frame[0], frames, RING_FRAMES_MAX);
+    size_t skip = 0;
+    while (skip < count && is_ours(frames[skip]))
+        skip++;
+    const uint32_t site = site_of(recorder, how, frames + skip, count - skip);
+    size_t state_count;
+    const struct fh_stack_state *states =
+        fh_stack_last_walk(&recorder->stack, sp, frames, count, RING_FRAMES_MAX, &state_count);
+    if (site != UINT32_MAX && states != NULL)
+        know(recorder, known_at(recorder, sp, frame[1], how), states, state_count, how, site);
+    return site;
+}
+
+FH_INLINE uint32_t find_site(struct recorder *recorder, uint32_t how, const uintptr_t *frame)
+{
+    const uintptr_t sp = (uintptr_t)(frame + 2);
+    const struct known *known = known_at(recorder, sp, frame[1], how);
+    if (FH_LIKELY(known->sp == sp && known->frame == frame[1] && known->how == how &&
+                  ((known->fp ^ frame[0]) & known->fp_mask) == 0 && holds(recorder, known)))
+        return known->site;
+    return walk(recorder, how, frame);
+}
+
+/* ---- Calls ---------------------------------------------------------------------------------- */
+
+/* The recorder to use, busy from now on; NULL: the event is lost, or nothing is recorded. */
+static FH_NOINLINE struct recorder *enter_slow(struct recorder *recorder)
+{
+    if (recorder == NULL || recorder->ring == NULL) {
+        if (atomic_load_explicit(&self.state, memory_order_relaxed) == OFF)
+            return NULL;
+        recorder = begin_thread();
+    } else if (recorder->is_busy != 0) {
+        if (recorder->nested == NULL)
+            recorder->nested = make_recorder(recorder);
+        recorder = recorder->nested;
+        if (recorder == NULL || recorder->is_busy != 0) {
+            count_lost();
+            return NULL;
+        }
+    }
+    if (recorder != NULL)
+        recorder->is_busy = 1;
+    return recorder;
+}
+
+FH_INLINE struct recorder *enter(void)
+{
+    struct recorder *recorder = mine;
+    if (FH_UNLIKELY(recorder == NULL || recorder->is_busy != 0 || recorder->ring == NULL))
+        return enter_slow(recorder);
+    recorder->is_busy = 1;
+    atomic_signal_fence(memory_order_seq_cst);
+    return recorder;
+}
+
+FH_INLINE void leave(struct recorder *recorder)
+{
+    atomic_signal_fence(memory_order_seq_cst);
+    recorder->is_busy = 0;
+}
+
+static FH_COLD void drop(struct recorder *recorder)
+{
+    recorder->lost++;
+    atomic_store_explicit(&recorder->ring->lost, recorder->lost, memory_order_relaxed);
+}
+
+/* The site and room for the call's record; UINT32_MAX: dropped. */
+FH_INLINE uint32_t prepare(struct recorder *recorder, uint32_t how, const uintptr_t *frame)
+{
+    if (FH_UNLIKELY(recorder->head >= recorder->limit) && !make_room(recorder)) {
+        drop(recorder);
+        return UINT32_MAX;
+    }
+    const uint32_t site = find_site(recorder, how, frame);
+    if (FH_UNLIKELY(site == UINT32_MAX))
+        drop(recorder);
+    return site;
+}
+
+FH_INLINE void put_call(struct recorder *recorder, uint32_t site, uint64_t tick, const void *block,
+                        uint64_t size)
+{
+    if (FH_UNLIKELY(tick >> 32 != recorder->base >> 32))
+        put_base(recorder);
+    put(recorder, (uint64_t)site << 32 | (uint32_t)tick);
+    put(recorder, (uintptr_t)block | fh_min(size, (uint64_t)RING_SIZE_FAR) << 48);
+    if (FH_UNLIKELY(size >= RING_SIZE_FAR))
+        put(recorder, size);
+}
+
+void *fh_record_alloc(void *block, size_t size, uint32_t how, const uintptr_t *frame)
+{
+    struct recorder *recorder = block != NULL ? enter() : NULL;
+    if (FH_UNLIKELY(recorder == NULL))
+        return block;
+    const uint32_t site = prepare(recorder, how, frame);
+    if (FH_LIKELY(site != UINT32_MAX)) {
+        put_call(recorder, site, tick_of(recorder, true), block, size);
+        publish(recorder);
+    }
+    leave(recorder);
+    return block;
+}
+
+void fh_record_free(void *block, uint32_t how, const uintptr_t *frame)
+{
+    struct recorder *recorder = enter();
+    if (FH_UNLIKELY(recorder == NULL))
+        return;
+    const uint32_t site = prepare(recorder, how, frame);
+    if (FH_LIKELY(site != UINT32_MAX)) {
+        put_call(recorder, site, tick_of(recorder, false), block, 0);
+        publish(recorder);
+    }
+    leave(recorder);
+}
+
+void fh_record_resize(void *block, void *old, size_t size, uint32_t how, const uintptr_t *frame)
+{
+    struct recorder *recorder = enter();
+    if (FH_UNLIKELY(recorder == NULL))
+        return;
+    const uint32_t site = prepare(recorder, how, frame);
+    if (FH_LIKELY(site != UINT32_MAX)) {
+        put_call(recorder, site, tick_of(recorder, true), block, size);
+        put(recorder, (uintptr_t)old);
+        publish(recorder);
+    }
+    leave(recorder);
+}
+
+/* Whether the command has not yet come to the end of the ring. */
+static bool is_unread(struct recorder *recorder)
+{
+    return tail_of(recorder->ring) != recorder->head;
+}
+
+void fh_record_modules(void)
+{
+    struct recorder *recorder = enter();
+    if (recorder == NULL)
+        return;
+    if (recorder->head < recorder->limit || make_room(recorder)) {
+        put_special(recorder, RING_MODULES, NULL, 0);
+        wait_for_command(recorder, is_unread);
+    }
+    leave(recorder);
+}
+
+static bool is_unseen(struct recorder *recorder)
+{
+    return atomic_load_explicit(&recorder->ring->is_seen, memory_order_relaxed) == 0;
+}
+
+void fh_record_end(void)
+{
+    struct recorder *recorder = mine;
+    if (recorder != NULL && recorder->ring != NULL && is_unseen(recorder))
+        wait_for_command(recorder, is_unseen);
+}
