@@ -5,7 +5,7 @@
  *
  * Compaction: 200,000 blocks of each mix in a movable heap, a share of them freed at random, then
  * steps of at most 256 KiB and 1 ms until nothing remains. Footprint over live bytes (usable) before
- * and after, the longest step in wall-clock time and the sum of all. The longest step is the least over
+ * and after, the longest step and the sum of all, in CPU time of the thread. The longest step is the least over
  * the rounds of each round's longest: the worst that is the heap's and not the machine's.
  *
  * Meshing: blocks of 240 B, of 16-512 B, and of 64 B, 480, 500 and 128 MiB in all, every one written to;
@@ -28,6 +28,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { ROUNDS_MAX = 31, PEERS_MAX = 8, BLOCKS = 200000, LIVE_PERCENT = 10 };
@@ -87,6 +88,14 @@ static void must(bool is_true, const char *what)
     }
 }
 
+/* CPU time of the thread: what else runs on the machine is not the heap's. */
+static uint64_t thread_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
 /* ---- Compaction --------------------------------------------------------------------------------- */
 
 static size_t log_uniform(struct fh_random *random, unsigned low, unsigned high)
@@ -115,7 +124,7 @@ static void compact_round(const struct mix *mix, struct compaction *out)
 {
     static fh_handle handles[BLOCKS];
     struct fh_movable heap;
-    struct fh_movable_options options = {.place.capacity = (size_t)8 << 30};
+    struct fh_movable_options options = {.place.capacity = (size_t)1 << 30};
     struct fh_random random;
     fh_random_seed(&random, 11);
     must(fh_movable_init(&heap, &options) == 0, "no heap");
@@ -132,14 +141,14 @@ static void compact_round(const struct mix *mix, struct compaction *out)
     struct fh_measure now = {.size = sizeof now};
     fh_movable_measure(&heap, &now);
     add(&out->before, (double)now.footprint / (double)now.live_bytes);
-    uint64_t longest = 0, begin = fh_os_now_ns();
+    uint64_t longest = 0, begin = thread_ns();
     for (bool is_done = false; !is_done;) {
-        uint64_t step = fh_os_now_ns();
+        uint64_t step = thread_ns();
         is_done = fh_compact_step(&heap, 256 << 10, 1000000) == 0;
-        step = fh_os_now_ns() - step;
+        step = thread_ns() - step;
         longest = step > longest ? step : longest;
     }
-    add(&out->total_ms, (double)(fh_os_now_ns() - begin) / 1e6);
+    add(&out->total_ms, (double)(thread_ns() - begin) / 1e6);
     add(&out->longest_us, (double)longest / 1e3);
     struct fh_compaction done = {.size = sizeof done};
     fh_movable_compaction(&heap, &done);
@@ -239,14 +248,14 @@ static int run_pattern(const char *kind, const struct pattern *pattern)
     for (size_t i = 0; i < count; i++)
         if (fh_random_below(&random, 100) >= LIVE_PERCENT)
             give(blocks[i]);
-    uint64_t longest = 0, begin = fh_os_now_ns();
+    uint64_t longest = 0, begin = thread_ns();
     for (bool has_more = is_mesh; has_more;) {
-        uint64_t step = fh_os_now_ns();
+        uint64_t step = thread_ns();
         has_more = fh_mesh_step(&mesh_heap, 1000000);
-        step = fh_os_now_ns() - step;
+        step = thread_ns() - step;
         longest = step > longest ? step : longest;
     }
-    double total = (double)(fh_os_now_ns() - begin) / 1e6;
+    double total = (double)(thread_ns() - begin) / 1e6;
     for (int i = 0; !is_mesh && i < 15; i++) { /* calls that give a peer its turn */
         void *some[100];
         for (int j = 0; j < 100; j++)
@@ -277,10 +286,14 @@ static void mesh_round(const char *self, const char *kind, const char *library, 
              library, self, kind, pattern);
     FILE *child = popen(command, "r");
     double before, after, longest, total, mappings;
-    must(child != NULL && fscanf(child, "%lf %lf %lf %lf %lf", &before, &after, &longest, &total,
-                                 &mappings) == 5,
-         "a child failed");
-    pclose(child);
+    bool is_done = child != NULL && fscanf(child, "%lf %lf %lf %lf %lf", &before, &after, &longest,
+                                           &total, &mappings) == 5;
+    if (child != NULL)
+        pclose(child);
+    if (!is_done) {
+        fprintf(stderr, "own_place_move: %s failed at %s\n", kind, patterns[pattern].name);
+        return;
+    }
     add(&out->before, before);
     add(&out->after, after);
     add(&out->returned, 100 * (before - after) / before);
