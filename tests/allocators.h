@@ -21,6 +21,7 @@
 #include "freehold/fragmentation.h"
 #include "freehold/half_fit.h"
 #include "freehold/heap.h"
+#include "freehold/movable.h"
 #include "freehold/place.h"
 #include "freehold/pool.h"
 #include "freehold/slab.h"
@@ -324,6 +325,7 @@ struct subject {
         struct fh_pool pool;
         struct fh_slab slab;
         struct fh_buddy buddy;
+        struct fh_movable movable;
         struct fh_tags tags; /* the beginning of the three that follow */
         struct fh_fit fit;
         struct fh_tlsf tlsf;
@@ -591,6 +593,28 @@ static inline int attach_buddy(struct subject *subject, void *memory, size_t byt
     return fh_buddy_attach(&subject->as.buddy, memory, bytes);
 }
 
+/* ---- movable, through addresses ---------------------------------------------------------------- */
+
+static inline int open_movable(struct subject *subject, const struct fh_place_options *place)
+{
+    struct fh_movable_options options = {.place = *place};
+    int error = fh_movable_init(&subject->as.movable, &options);
+    if (error == 0)
+        subject->allocator = fh_movable_allocator(&subject->as.movable);
+    return error;
+}
+
+static inline unsigned char *range_of_movable(const struct subject *subject, size_t *bytes)
+{
+    *bytes = subject->as.movable.ground.bytes;
+    return subject->as.movable.base;
+}
+
+static inline int attach_movable(struct subject *subject, void *memory, size_t bytes)
+{
+    return fh_movable_attach(&subject->as.movable, memory, bytes);
+}
+
 /* ---- pool -------------------------------------------------------------------------------------- */
 
 #define POOL_SIZE ((size_t)240)
@@ -757,6 +781,8 @@ static const struct subject_kind subject_kinds[] = {
     {"worst-fit", open_worst_fit, range_of_tags, attach_fit, .grounds = ON_ANYTHING, RANGE_KIND},
     {"tlsf", open_tlsf, range_of_tags, attach_tlsf, .grounds = ON_ANYTHING, RANGE_KIND},
     {"half-fit", open_half_fit, range_of_tags, attach_half_fit, .grounds = ON_ANYTHING, RANGE_KIND},
+    {"movable", open_movable, range_of_movable, attach_movable, .grounds = ON_ANYTHING,
+     .budget = (size_t)2 << 20, .largest = (size_t)32 << 10, .largest_align = 4096},
     {"account", open_account, .grounds = ON_ANYTHING, RANGE_KIND},
     {"buddy", open_buddy, whole_range, attach_buddy, .grounds = ON_ANYTHING, RANGE_KIND},
     {"buddy-pages", open_buddy_of_pages, whole_range, attach_buddy, .grounds = ON_ANYTHING,

@@ -12,6 +12,8 @@
 #include "freehold/fixed.h"
 #include "freehold/half_fit.h"
 #include "freehold/heap.h"
+#include "freehold/mesh.h"
+#include "freehold/movable.h"
 #include "freehold/place.h"
 #include "freehold/pool.h"
 #include "freehold/scratch.h"

@@ -46,8 +46,13 @@ struct fh_source {
     /* Called by threads that allocate, free or trim; never by the decay helper. */
     int (*purge)(void *self, void *addr, size_t bytes);
     void (*release)(void *self, void *addr, size_t bytes);
-    /* Of FH_SOURCE_ALIAS, else NULL: from now on `addr` shows the memory of `onto`; its own is given
-     * back. purge of an aliased part takes it back to memory of its own, zero. */
+    /* Of FH_SOURCE_ALIAS, else NULL: from now on `addr` shows the memory that `onto` shows, and what is
+     * written through one is read through the other; the memory that addr had is given back. What addr
+     * held must be at onto before, if it is wanted: the change is one step for readers. `onto` and its
+     * `bytes` must show memory in one piece (a part that was aliased piecewise does not). purge of an
+     * aliased part takes it back to memory of its own, zero, and leaves the others alone; purge of a part
+     * whose memory others show is the caller's mistake: they read zero too. An aliased part usually
+     * costs one or two of the process's mappings (vm.max_map_count). */
     int (*alias)(void *self, void *addr, const void *onto, size_t bytes);
 };
 
@@ -67,6 +72,33 @@ struct fh_source_buffer {
  * is NULL. The buffer must outlive the manager. Not thread-safe. */
 FH_API const struct fh_source *fh_source_buffer_init(struct fh_source_buffer *buffer, void *memory,
                                                      size_t bytes);
+
+/*
+ * Memory of a file that only lives in memory (memfd_create): the source that can alias. Purging punches
+ * holes. Use it for the meshing heap (mesh.h), or a manager of your own that shows one page in two
+ * places. Do not use it otherwise: a first touch costs twice that of private memory, and fork copies.
+ *
+ * Fork. A shared mapping would be shared with the child. So the range is left out of the child
+ * (MADV_DONTFORK), and where `copies_on_fork` is set a handler copies all that has memory into a file
+ * for the child before fork returns anywhere: docs/place/meshing.md has the price. Without it, or when
+ * there is no memory for the copy, the child faults when it touches the range, and so does a child made
+ * past the handlers (raw clone, vfork may only exec).
+ */
+struct fh_source_memfd {
+    struct fh_source source;
+    bool copies_on_fork;
+    int fd;
+    int child_fd; /* while fork is under way: the child's copy; or negative */
+    unsigned char *base;
+    size_t bytes;
+    uint32_t *frames; /* for each page the page of the file it shows */
+    struct fh_source_memfd *next;
+};
+
+/* A source for one manager at a time; nothing is asked of the kernel before its `reserve`. The struct must
+ * outlive the manager. Thread-safe where the manager is. Returns &memfd->source. */
+FH_API const struct fh_source *fh_source_memfd_init(struct fh_source_memfd *memfd,
+                                                    bool copies_on_fork);
 
 FH_END_DECLS
 #endif

@@ -28,6 +28,7 @@
 #include "os/syscall.h"
 
 #include <errno.h>
+#include <linux/falloc.h>
 #include <linux/memfd.h>
 #include <linux/mman.h>
 #include <stdatomic.h>
@@ -43,6 +44,11 @@
 #ifndef MAP_FIXED_NOREPLACE
 #define MAP_FIXED_NOREPLACE 0x100000
 #endif
+
+enum {
+    SEEK_TO_DATA = 3,
+    SEEK_TO_HOLE = 4,
+};
 
 enum {
     ANONYMOUS = MAP_PRIVATE | MAP_ANONYMOUS,
@@ -297,4 +303,55 @@ void *fh_os_map_fd(int fd, size_t size, size_t offset, bool is_shared)
         return NULL;
     return map(NULL, size, PROT_READ | PROT_WRITE, is_shared ? MAP_SHARED : MAP_PRIVATE, fd,
                offset);
+}
+
+void *fh_os_map_fd_at(void *addr, int fd, size_t size, size_t offset)
+{
+    if (fh_os_fails_on_purpose())
+        return NULL;
+    return map(addr, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, offset);
+}
+
+int fh_os_punch(int fd, size_t offset, size_t size)
+{
+    long result;
+    do {
+        result = fh_syscall4(SYS_fallocate, fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                             (long)offset, (long)size);
+    } while (result == -EINTR);
+    return (int)result;
+}
+
+int fh_os_write_at(int fd, const void *buf, size_t size, size_t offset)
+{
+    if (fh_os_fails_on_purpose())
+        return -ENOMEM;
+    for (size_t done = 0; done < size;) {
+        long wrote = fh_syscall4(SYS_pwrite64, fd, (long)buf + (long)done, (long)(size - done),
+                                 (long)(offset + done));
+        if (wrote == -EINTR)
+            continue;
+        if (wrote <= 0)
+            return wrote < 0 ? (int)wrote : -ENOMEM;
+        done += (size_t)wrote;
+    }
+    return 0;
+}
+
+bool fh_os_next_data(int fd, size_t *offset, size_t *size)
+{
+    long begin = fh_syscall3(SYS_lseek, fd, (long)*offset, SEEK_TO_DATA);
+    if (begin < 0)
+        return false;
+    long end = fh_syscall3(SYS_lseek, fd, begin, SEEK_TO_HOLE);
+    if (end <= begin)
+        return false;
+    *offset = (size_t)begin;
+    *size = (size_t)(end - begin);
+    return true;
+}
+
+int fh_os_dont_fork(void *addr, size_t size)
+{
+    return advise(addr, size, MADV_DONTFORK);
 }

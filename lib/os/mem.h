@@ -64,6 +64,18 @@ int fh_os_memfd(const char *name, size_t size);
 int fh_os_wipe_on_fork(void *addr, size_t size);
 int fh_os_leave_out_of_dumps(void *addr, size_t size);
 void *fh_os_map_fd(int fd, size_t size, size_t offset, bool is_shared);
+/* A part of the file exactly at addr, shared, in place of what the caller has there: in one step, so
+ * that a reader sees the one or the other. NULL on failure: addr is as it was. */
+void *fh_os_map_fd_at(void *addr, int fd, size_t size, size_t offset);
+/* Gives the memory of a part of a memfd back; it reads as zero then, wherever it is mapped. */
+int fh_os_punch(int fd, size_t offset, size_t size);
+/* Writes to a place in a memfd: memory to memory, without a fault for each page. Counts as a call that can
+ * run out of memory. */
+int fh_os_write_at(int fd, const void *buf, size_t size, size_t offset);
+/* The next part of a memfd, at or after *offset, that has memory: its offset and size, or false. */
+bool fh_os_next_data(int fd, size_t *offset, size_t *size);
+/* A forked child won't have the range (MADV_DONTFORK). */
+int fh_os_dont_fork(void *addr, size_t size);
 
 /* What this kernel has; bits are probed at the first question, by system calls that a sandbox may
  * not know: for doctor and tests, not for allocation paths, whose calls step down by themselves.

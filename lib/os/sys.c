@@ -75,6 +75,16 @@ size_t fh_os_limit_address_space(void)
     return limit.soft; /* RLIM_INFINITY is all ones */
 }
 
+size_t fh_os_mapping_limit(void)
+{
+    char text[32];
+    size_t limit = 0;
+    if (fh_os_read_file("/proc/sys/vm/max_map_count", text, sizeof text) > 0)
+        for (const char *digit = text; *digit >= '0' && *digit <= '9'; digit++)
+            limit = limit * 10 + (size_t)(*digit - '0');
+    return limit != 0 ? limit : 65530; /* what Linux has when nobody changed it */
+}
+
 unsigned fh_os_cpu_count(void)
 {
     uint64_t mask[128]; /* 8,192 CPUs, the most that Linux is built for */

@@ -28,7 +28,9 @@ uintptr_t fh_os_program_entry(void);    /* AT_ENTRY: an address in the program's
 bool fh_os_is_secure(void);             /* AT_SECURE: setuid and the like */
 size_t fh_os_ram_bytes(void);           /* sysinfo: total RAM */
 size_t fh_os_limit_address_space(void); /* RLIMIT_AS soft, SIZE_MAX when none */
-unsigned fh_os_cpu_count(void);         /* CPUs in the affinity mask */
+/* How many mappings the process may have (vm.max_map_count). */
+size_t fh_os_mapping_limit(void);
+unsigned fh_os_cpu_count(void); /* CPUs in the affinity mask */
 _Noreturn void
 fh_os_abort(void); /* SIGABRT with the default action, whatever the program installed */
 _Noreturn void fh_os_exit(int status); /* exit_group */

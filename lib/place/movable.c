@@ -21,7 +21,8 @@
  *
  * Allocation bumps through a *gap*, a dead stretch in one unit. When a gap is used up, the next is a hole
  * of at least the size wanted in a unit that is a quarter empty (units in turn, as in Immix, Blackburn
- * and McKinley 2008), else a FREE unit, else new ground, else any hole that fits. A block that does not
+ * and McKinley 2008), else a FREE unit, else new ground, else any hole that fits, at
+ * last one across units. A block that does not
  * fit into a unit takes FREE ones behind the gap, or a run of them. There is a gap each for movable
  * blocks, for fixed ones (the interface's, the table of handles) and for what compaction moves; a
  * fixed block among movable ones would hold their unit for its life. No list of free blocks is kept: the
@@ -616,6 +617,48 @@ static uint32_t recycle(struct fh_movable *m, enum gap_kind kind, uint32_t n, si
     return at;
 }
 
+/* Takes [at, at + n) out of a dead stretch from `hole` to `end`, the end of a tile or of a FREE unit. */
+static uint32_t take_stretch(struct fh_movable *m, uint32_t hole, uint32_t at, uint32_t n,
+                             uint32_t end)
+{
+    struct state *s = state_of(m);
+    for (uint32_t u = unit_of(s, at); u <= unit_of(s, at + n - 1); u++)
+        if (units_of(m)[u].state == UNIT_FREE) {
+            unit_open(m, u, UNIT_USED);
+            unit_enter(s, &units_of(m)[u]);
+        }
+    uint32_t from = (uint32_t)fh_max(hole, unit_begin(s, unit_of(s, at)));
+    write_dead(m, from, at - from);
+    write_dead(m, at + n, end - (at + n));
+    return at;
+}
+
+/* The last resort: a dead stretch across units, found by walking the heap. */
+static uint32_t take_across(struct fh_movable *m, uint32_t n, size_t align)
+{
+    const struct state *s = state_of(m);
+    for (int kind = 0; kind < GAPS; kind++)
+        gap_close(m, &state_of(m)->gaps[kind]);
+    uint32_t hole = 0;
+    for (uint32_t u = unit_of(s, s->meta - 1); u < committed(m); u++) {
+        const struct unit *unit = &units_of(m)[u];
+        bool is_free = unit->state == UNIT_FREE;
+        uint32_t g = is_free ? unit_begin(s, u) : first_inside(m, u);
+        if (g != unit_begin(s, u) || unit->state == UNIT_VICTIM)
+            hole = 0;
+        while (g < unit_end(s, u) && unit->state != UNIT_VICTIM) {
+            bool is_dead = is_free || header_at(m, g)->index == INDEX_DEAD;
+            uint32_t next = is_free ? unit_end(s, u) : g + header_at(m, g)->granules;
+            hole = !is_dead ? 0 : hole != 0 ? hole : g;
+            size_t at = hole != 0 ? place_header(m, hole, align) : next;
+            if (is_dead && at + n <= next)
+                return take_stretch(m, hole, (uint32_t)at, n, next);
+            g = next;
+        }
+    }
+    return 0;
+}
+
 /* Room for n granules, tiled around; 0: none. */
 static uint32_t find_room(struct fh_movable *m, enum gap_kind kind, uint32_t n, size_t align,
                           bool may_grow)
@@ -635,6 +678,8 @@ static uint32_t find_room(struct fh_movable *m, enum gap_kind kind, uint32_t n, 
         at = take_run(m, gap, n, align, lowest_free(m), end, true);
     if (at == 0 && n <= unit_granules(s) && !s->is_folding)
         at = take_hole(m, kind, n, align, unit_granules(s) - n, true);
+    if (at == 0 && kind != GAP_COMPACT)
+        at = take_across(m, n, align);
     return at;
 }
 
@@ -1284,8 +1329,9 @@ static size_t remaining(const struct fh_movable *m)
 size_t fh_compact_step(struct fh_movable *m, size_t max_bytes, uint64_t max_ns)
 {
     struct state *s = state_of(m);
+    /* The last call of a step may take a little longer than it was reckoned at: a sixteenth is kept back. */
     struct step step = {.begin_ns = fh_os_now_ns(),
-                        .max_ns = max_ns,
+                        .max_ns = max_ns - max_ns / 16,
                         .max_bytes = max_bytes != 0 ? max_bytes : SIZE_MAX};
     forget_skips(m, step.max_bytes, max_ns);
     if (s->used > s->least_used + 1) { /* not only a target opened: the program has allocated */
