@@ -103,7 +103,9 @@ if(FREEHOLD_ENTRY_POINTS AND NOT FREEHOLD_COVERAGE)
   target_compile_options(tests-freestanding PRIVATE -ffreestanding -fno-stack-protector -fno-pie)
   target_compile_definitions(tests-freestanding PRIVATE FH_FREESTANDING)
   target_link_options(tests-freestanding PRIVATE -nostdlib -static -no-pie)
-  target_link_libraries(tests-freestanding PRIVATE freehold-freestanding)
+  # All of its objects, also those that the program would not ask for.
+  target_link_libraries(tests-freestanding PRIVATE
+                        -Wl,--whole-archive freehold-freestanding -Wl,--no-whole-archive)
   set_target_properties(tests-freestanding PROPERTIES OUTPUT_NAME freestanding
     RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/tests)
 endif()
