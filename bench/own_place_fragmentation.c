@@ -317,14 +317,19 @@ static int draw_map(const struct subject_kind *kind, const char *folder)
 {
     static struct run run;
     char title[96], path[512];
+    bool is_on_buffer = kind->grounds & ON_BUFFER;
     size_t bytes = kind->budget > MAP_ARENA * 4 ? SUBJECT_MOST_BUDGET : MAP_ARENA;
-    if (!open_in(kind, bytes))
+    if (!is_on_buffer)
+        bytes = kind->budget; /* its pages are spread */
+    if (subject_open(&subject, kind, is_on_buffer ? GROUND_BUFFER : GROUND_SOURCE, arena, 0,
+                     (struct fh_place_options){.capacity = bytes}) != 0)
         return 0;
     run = (struct run){.a = subject.allocator, .largest = kind->largest, .starts_over = true};
     snprintf(title, sizeof title, "%s, %zu KiB: small, large, medium blocks", kind->name,
              bytes >> 10);
-    struct picture picture = {heapmap_create(title, 64), subject.allocator, subject.memory,
-                              subject.bytes};
+    struct picture picture = {heapmap_create(title, 64), subject.allocator,
+                              is_on_buffer ? subject.memory : subject.source.base,
+                              is_on_buffer ? subject.bytes : subject.source.reserved};
     play(&run, &workloads[1], MAP_GOAL, take_sample, &picture);
     heapmap_set_axis(picture.map, "requests", OPERATIONS);
     take_sample(&picture);
@@ -394,12 +399,14 @@ static void print_row(const struct row *row)
     for (size_t i = 0; i < WORKLOADS; i++)
         print_ratio(row->over_peak[i]);
     print_ratio(row->robson);
-    if (row->has_look)
-        printf(" %.1f %% | %.1f %% | %.1f %% | %.1f %% | %.2f |\n", row->look.internal * 100,
-               row->look.metadata_share * 100, row->look.external * 100, row->look.scatter * 100,
-               row->look.peak_ratio);
-    else
+    if (row->has_look) {
+        printf(" %.1f %% | %.1f %% | %.1f %% | %.1f %% |", row->look.internal * 100,
+               row->look.metadata_share * 100, row->look.external * 100, row->look.scatter * 100);
+        print_ratio(row->look.peak_ratio);
+        printf("\n");
+    } else {
         printf(" - | - | - | - | - |\n");
+    }
 }
 
 static void print_json_ratio(FILE *file, const char *before, const char *name, double ratio)
@@ -524,9 +531,11 @@ int main(int argc, char **argv)
             is_wanted |= strcmp(argv[n], kind->name) == 0;
         /* A wrapper has the figures of what is in it. */
         bool is_wrapper = kind->open == open_account || kind->open == open_context_of_tlsf;
-        if (!is_wanted || is_wrapper || !(kind->grounds & ON_BUFFER))
+        if (!is_wanted || is_wrapper ||
+            !(kind->grounds & ON_BUFFER || kind->traits & TRAIT_ALIASES))
             continue;
-        rows[count++] = measure_row(kind);
+        if (kind->grounds & ON_BUFFER)
+            rows[count++] = measure_row(kind);
         if (maps != NULL)
             status |= draw_map(kind, maps) != 0;
     }

@@ -1736,7 +1736,8 @@ static struct header *block_or_report(struct fh_movable *m, const void *block)
         return h;
     const struct state *s = state_of(m);
     size_t offset = (size_t)((uintptr_t)block - (uintptr_t)m->base);
-    uint32_t granule = (uint32_t)(offset >> GRANULE_SHIFT);
+    /* Where its header would be: a block of no bytes is nothing else, and behind it the next block begins. */
+    uint32_t granule = (uint32_t)(offset >> GRANULE_SHIFT) - 1;
     if (!fh_movable_owns(m, block) || offset < (size_t)(s->meta + 1) << GRANULE_SHIFT) {
         fh_misuse("invalid-free", block, "not in this heap");
         return NULL;
