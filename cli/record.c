@@ -208,7 +208,7 @@ static int record(const struct request *request, const struct program *program, 
     free(command);
     if (consumer == NULL) {
         cli_complain("recording can't begin: %s%s", strerror(-error),
-                     error == -EFBIG ? "; it shares 133 MiB of memory with the program, which the "
+                     error == -EFBIG ? "; it shares 129 MiB of memory with the program, which the "
                                        "limit on file sizes (ulimit -f) must allow"
                                      : "");
         close(fd);
