@@ -207,7 +207,10 @@ static int record(const struct request *request, const struct program *program, 
     struct consumer *consumer = consumer_start(fd, command, has_quiet_terminal, &error);
     free(command);
     if (consumer == NULL) {
-        cli_complain("recording can't begin: %s", strerror(-error));
+        cli_complain("recording can't begin: %s%s", strerror(-error),
+                     error == -EFBIG ? "; it shares 129 MiB of memory with the program, which the "
+                                       "limit on file sizes (ulimit -f) must allow"
+                                     : "");
         close(fd);
         unlink(request->file);
         return CLI_OWN_TROUBLE;

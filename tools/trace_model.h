@@ -12,7 +12,7 @@
  * or, without a link, as far from p as p was from the one before it (the class's stride).
  *
  * All this lives in one table of slots, found by a hash of the address; a slot that is needed for
- * another address forgets. What the table does not know is written as a distance in bytes. So nothing
+ * another address forgets. What the table does not know is written as a distance. So nothing
  * depends on the allocator: where its order is another one, the file is longer.
  *
  * Both sides perform the same steps in the same order; every function here is one of them. The
@@ -53,11 +53,23 @@ struct trace_model {
     unsigned bits;
     uint32_t ordinal;  /* of the next allocation */
     uint32_t freed;    /* ordinal of the last block that was freed and known */
-    uint64_t far;      /* the last address that was written as a distance in bytes */
+    uint64_t far;      /* the last address that was written as a distance, turned */
     uint64_t *history; /* reader: 2^(bits + 1) addresses by ordinal */
     uint64_t freed_in[TRACE_REGIONS];
     struct trace_class classes[TRACE_CLASSES];
 };
+
+/* Distances of far addresses are between addresses turned by four bits: half a byte less, since blocks are
+ * at multiples of 16. */
+static inline uint64_t trace_turn(uint64_t address)
+{
+    return address >> 4 | address << 60;
+}
+
+static inline uint64_t trace_turn_back(uint64_t turned)
+{
+    return turned << 4 | turned >> 60;
+}
 
 static inline struct trace_slot *trace_slot_of(const struct trace_model *model, uint64_t address)
 {

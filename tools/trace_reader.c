@@ -714,7 +714,8 @@ static uint64_t get_size(struct cursor *cursor, struct site *site)
 
 static uint64_t get_far(struct cursor *cursor)
 {
-    return cursor->model->far += (uint64_t)trace_unzigzag(trace_get(&cursor->addresses));
+    cursor->model->far += (uint64_t)trace_unzigzag(trace_get(&cursor->addresses));
+    return trace_turn_back(cursor->model->far);
 }
 
 /* False: an ordinal that was not given. */

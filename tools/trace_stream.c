@@ -201,8 +201,9 @@ static inline void add_size(struct trace_stream *stream, struct trace_site *site
 
 static inline uint8_t *put_far(struct trace_model *model, uint8_t *out, uint64_t address)
 {
-    out = trace_put(out, trace_zigzag((int64_t)(address - model->far)));
-    model->far = address;
+    const uint64_t turned = trace_turn(address);
+    out = trace_put(out, trace_zigzag((int64_t)(turned - model->far)));
+    model->far = turned;
     return out;
 }
 

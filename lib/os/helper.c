@@ -143,6 +143,15 @@ void fh_os_wake_shared(_Atomic uint32_t *word)
     fh_syscall3(SYS_futex, (long)word, FUTEX_WAKE, INT_MAX);
 }
 
+void fh_os_wait_shared(_Atomic uint32_t *word, uint32_t value, uint64_t ns)
+{
+    const struct {
+        int64_t seconds;
+        int64_t nanoseconds;
+    } longest = {(int64_t)(ns / 1000000000u), (int64_t)(ns % 1000000000u)};
+    fh_syscall4(SYS_futex, (long)word, FUTEX_WAIT, (long)value, (long)&longest);
+}
+
 bool fh_os_helper_wait(_Atomic uint32_t *alive, uint64_t ns)
 {
     uint64_t start = ns != 0 ? fh_os_now_ns() : 0;

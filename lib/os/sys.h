@@ -70,6 +70,8 @@ int fh_os_helper_start(void (*run)(void *), void *arg, void *stack, size_t stack
                        _Atomic uint32_t *alive);
 /* Wakes who waits on a futex in memory that processes share. */
 void fh_os_wake_shared(_Atomic uint32_t *word);
+/* Waits there while the word has this value, `ns` at the most; a signal may end it before. */
+void fh_os_wait_shared(_Atomic uint32_t *word, uint32_t value, uint64_t ns);
 /* Waits until *alive is 0, at most ns nanoseconds (0: for ever); whether it is. Only this wakes in
  * time: the kernel's wake-up reaches shared futexes, not the private ones of base/lock.h. */
 bool fh_os_helper_wait(_Atomic uint32_t *alive, uint64_t ns);

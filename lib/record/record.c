@@ -99,6 +99,7 @@ static struct {
     _Atomic uint32_t threads; /* numbers given out */
     _Atomic bool has_threads; /* more than one recorder was made: order is by time */
     _Atomic(struct recorder *) recorders[RING_COUNT]; /* by ring: its owner's, used again */
+    _Atomic uint64_t crowded_until;                   /* when to wait for a ring again */
     uint32_t tick_shift;
     bool has_counter; /* the time stamp counter is the clock */
 } self;
@@ -211,6 +212,13 @@ static bool is_closed(void)
     return atomic_load_explicit(&self.control->is_closed, memory_order_relaxed) != 0;
 }
 
+/* Until the next heartbeat or for NAP_NS. A futex, as filters of system calls let them pass that know what a malloc
+ * does; they need not know of sleeping. */
+static void nap(uint32_t heartbeat)
+{
+    fh_os_wait_shared(&self.control->heartbeat, heartbeat, NAP_NS);
+}
+
 /* Waits while `is_blocked`, as long as the command lives; whether it does no more. */
 static bool wait_for_command(struct recorder *recorder,
                              bool (*is_blocked)(struct recorder *recorder))
@@ -224,7 +232,7 @@ static bool wait_for_command(struct recorder *recorder,
         if (is_closed())
             return true;
         wake_command();
-        fh_os_sleep_ns(NAP_NS);
+        nap(heartbeat);
         const uint32_t beat = atomic_load_explicit(&self.control->heartbeat, memory_order_relaxed);
         const uint64_t time = fh_os_now_ns();
         if (beat != heartbeat) {
@@ -309,15 +317,25 @@ static uint32_t claim_free(void)
     return RING_COUNT;
 }
 
-/* All rings have owners: the command frees those of ended threads when it is asked to look. */
+/* When all rings have owners: the command gives back those of ended threads in its next passes. If that
+ * has not helped, as with more threads than rings, nobody waits again for a while: each call of a thread that
+ * has no ring comes here. */
 static uint32_t claim(void)
 {
+    const uint64_t longest = 100000000;
     uint32_t index = claim_free();
-    for (int tries = 0; index == RING_COUNT && tries < 100 && !is_closed(); tries++) {
+    if (index != RING_COUNT)
+        return index;
+    const uint64_t begin = fh_os_now_ns();
+    if (begin < atomic_load_explicit(&self.crowded_until, memory_order_relaxed))
+        return RING_COUNT;
+    while (index == RING_COUNT && fh_os_now_ns() - begin < longest && !is_closed()) {
         wake_command();
-        fh_os_sleep_ns(10 * NAP_NS);
+        nap(atomic_load_explicit(&self.control->heartbeat, memory_order_relaxed));
         index = claim_free();
     }
+    if (index == RING_COUNT)
+        atomic_store_explicit(&self.crowded_until, begin + dead_ns, memory_order_relaxed);
     return index;
 }
 

@@ -31,7 +31,7 @@
 
 enum {
     RING_MAGIC = 0x46485232,
-    /* Threads recorded at a time, of all processes. 132 MiB of address space. */
+    /* Threads recorded at a time, of all processes. 129 MiB of address space. */
     RING_COUNT = 256,
     /* 512 KiB: 32,768 calls, some milliseconds of a program that does nothing else, so the command may
      * sleep so long; and it stays in the processor's cache on its way. */

@@ -1,6 +1,7 @@
 #!/bin/bash
 # An installed Freehold is found by pkg-config and by CMake, its command runs from where it lies, and consumers
-# built with either work: linked to the API, with malloc replaced, shared and static, after the tree was moved.
+# built with either work: linked to the API, with malloc replaced, shared and static, after the tree was moved. So does
+# a reader of traces, and the command finds the recorder.
 set -euo pipefail
 build=${BUILD_DIR:?}
 work=$(mktemp -d)
@@ -65,3 +66,30 @@ expect "CMake, libfreehold-malloc" "api 1" "$(out/malloc)"
 expect "CMake, static" "api 1" "$(out/malloc-static)"
 
 expect "the installed command" "api 1" "$(LD_LIBRARY_PATH=$libdir "$prefix/bin/freehold" run -- "$work/linked")"
+
+if [[ -e $build/libfreehold-trace.so ]]; then
+    cat >reader.c <<'END'
+#include <freehold/trace.h>
+#include <stdio.h>
+
+int main(int argc, char **argv)
+{
+    struct fh_trace_problem problem;
+    struct fh_trace *trace = argc > 1 ? fh_trace_open(argv[1], &problem) : NULL;
+    if (trace == NULL)
+        return 1;
+    const struct fh_trace_info *info = fh_trace_info(trace);
+    printf("%s %u\n", info->is_whole ? "whole" : "cut", info->process_count);
+    fh_trace_close(trace);
+    return 0;
+}
+END
+    # shellcheck disable=SC2046
+    {
+        gcc reader.c $(flags freehold-trace) -o reader
+        gcc reader.c -I"$prefix/include" $(pkg-config --libs-only-L freehold-trace) -l:libfreehold-trace.a -lzstd -o reader-static
+    }
+    LD_LIBRARY_PATH=$libdir "$prefix/bin/freehold" record -o trace -- "$work/linked" >log 2>&1 || { cat log; exit 1; }
+    expect "the installed recorder, and a reader of its trace" "whole 1" "$(LD_LIBRARY_PATH=$libdir ./reader trace)"
+    expect "a static reader" "whole 1" "$(./reader-static trace)"
+fi
