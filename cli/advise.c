@@ -153,27 +153,31 @@ static int read_request(struct request *request, int argc, char **argv)
             return print_help();
         }
         if (id == CLI_NO_MORE_OPTIONS) {
-            break;
+            const bool is_program = strcmp(argv[arguments.next - 1], "--") == 0;
+            if (is_program || request->file != NULL || arguments.next >= argc) {
+                break;
+            }
+            request->file = argv[arguments.next++]; /* options may follow it */
+            continue;
         }
         if (id == CLI_BAD_OPTION || !take_option(request, id, value)) {
             return CLI_USAGE;
         }
     }
-    if (arguments.next >= argc) {
+    if (request->file == NULL && arguments.next < argc) {
+        request->program = argv + arguments.next;
+        return -1;
+    }
+    if (request->file == NULL) {
         cli_complain("no trace and no program is given; write: freehold advise FILE, or: freehold "
                      "advise -- PROG [ARG...]");
         return CLI_USAGE;
     }
-    if (strcmp(argv[arguments.next - 1], "--") == 0) {
-        request->program = argv + arguments.next;
-        return -1;
-    }
-    if (arguments.next + 1 < argc) {
+    if (arguments.next < argc) {
         cli_complain("'%s' is one too many; a program is named after --: freehold advise -- PROG",
-                     argv[arguments.next + 1]);
+                     argv[arguments.next]);
         return CLI_USAGE;
     }
-    request->file = argv[arguments.next];
     return -1;
 }
 

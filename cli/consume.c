@@ -440,7 +440,7 @@ static struct process *new_process(struct consumer *consumer, const struct ring 
     char link[32];
     char program[1024];
     struct process **processes =
-        reallocarray(consumer->processes, consumer->process_count + 1, sizeof(*processes));
+        reallocarray(consumer->processes, consumer->process_count + 1, sizeof(void *));
     struct process *process = calloc(1, sizeof(*process));
     if (processes != NULL) {
         consumer->processes = processes;

@@ -396,7 +396,11 @@ static int read_request(struct request *request, int argc, char **argv)
             return print_help();
         }
         if (id == CLI_NO_MORE_OPTIONS) {
-            break;
+            if (request->file != NULL || arguments.next >= argc) {
+                break;
+            }
+            request->file = argv[arguments.next++]; /* options may follow it */
+            continue;
         }
         if (id == CLI_BAD_OPTION || !take_option(request, id, value)) {
             return CLI_USAGE;
@@ -405,16 +409,14 @@ static int read_request(struct request *request, int argc, char **argv)
     if (request->wants_list) {
         return print_list();
     }
-    if (arguments.next >= argc) {
+    if (request->file == NULL) {
         cli_complain("no trace is given; write: freehold replay FILE (freehold record makes one)");
         return CLI_USAGE;
     }
-    if (arguments.next + 1 < argc) {
-        cli_complain("'%s' is one too many; one trace is replayed at a time",
-                     argv[arguments.next + 1]);
+    if (arguments.next < argc) {
+        cli_complain("'%s' is one too many; one trace is replayed at a time", argv[arguments.next]);
         return CLI_USAGE;
     }
-    request->file = argv[arguments.next];
     const bool is_chosen =
         request->list != NULL ? add_list(request, request->list) : add_all(request);
     return is_chosen && name_maps(request) ? -1 : CLI_USAGE;

@@ -729,6 +729,16 @@ static inline void model_relocate(struct allocator_model *model)
     model_compare_all(model, "over a move of the range");
 }
 
+/* What is done to an allocator at leisure moves no block and changes none. */
+static inline void model_tend(struct allocator_model *model)
+{
+    if (model->subject.kind->tend == NULL)
+        return;
+    MODEL_TELL(model, "/* the allocator is tended: trimmed, reaped, compacted or meshed */\n");
+    model->subject.kind->tend(&model->subject);
+    model_compare_all(model, "by what is done at leisure");
+}
+
 /* ---- a run ------------------------------------------------------------------------------------- */
 
 static inline void model_take_step(struct allocator_model *model, const struct model_step *step)
@@ -759,6 +769,8 @@ static inline void model_take_step(struct allocator_model *model, const struct m
     case 4:
         if (step->way % 4 == 0)
             model_relocate(model);
+        else if (step->way % 4 == 1)
+            model_tend(model);
         break;
     case 5:
         if (subject_has(&model->subject, TRAIT_QUARANTINES))

@@ -16,14 +16,17 @@
 #include "freehold/allocator.h"
 #include "freehold/arena.h"
 #include "freehold/buddy.h"
+#include "freehold/context.h"
 #include "freehold/fit.h"
 #include "freehold/fixed.h"
 #include "freehold/fragmentation.h"
 #include "freehold/half_fit.h"
 #include "freehold/heap.h"
+#include "freehold/mesh.h"
 #include "freehold/movable.h"
 #include "freehold/place.h"
 #include "freehold/pool.h"
+#include "freehold/scratch.h"
 #include "freehold/slab.h"
 #include "freehold/source.h"
 #include "freehold/tlsf.h"
@@ -83,6 +86,8 @@ static inline bool counts_refuse(struct counts *counts)
 
 struct counting_source {
     struct fh_source source;
+    const struct fh_source *under;
+    struct fh_source_memfd memfd; /* `under` of those that alias */
     struct counts counts;
     unsigned char *base;
     size_t reserved;
@@ -92,14 +97,14 @@ struct counting_source {
 static inline void *counting_reserve(void *self, size_t bytes, size_t align)
 {
     struct counting_source *counting = self;
-    const struct fh_source *system = fh_source_system();
+    const struct fh_source *under = counting->under;
 
     SUBJECT_CLAIM(counting->base == NULL, "reserve to be called once");
     SUBJECT_CLAIM(fh_is_pow2(align) && align >= 4096 && bytes % 4096 == 0,
                   "whole pages to be reserved, not %zu bytes aligned to %zu", bytes, align);
     if (counts_refuse(&counting->counts))
         return NULL;
-    counting->base = system->reserve(system->self, bytes, align);
+    counting->base = under->reserve(under->self, bytes, align);
     counting->reserved = counting->base != NULL ? bytes : 0;
     return counting->base;
 }
@@ -118,12 +123,12 @@ static inline void counting_inside(const struct counting_source *counting, const
 static inline int counting_commit(void *self, void *addr, size_t bytes)
 {
     struct counting_source *counting = self;
-    const struct fh_source *system = fh_source_system();
+    const struct fh_source *under = counting->under;
 
     counting_inside(counting, addr, bytes);
     if (counts_refuse(&counting->counts))
         return -ENOMEM;
-    int result = system->commit(system->self, addr, bytes);
+    int result = under->commit(under->self, addr, bytes);
     if (result != 0)
         return result;
     counting->counts.bytes += bytes;
@@ -137,38 +142,55 @@ static inline int counting_commit(void *self, void *addr, size_t bytes)
 static inline int counting_purge(void *self, void *addr, size_t bytes)
 {
     struct counting_source *counting = self;
-    const struct fh_source *system = fh_source_system();
+    const struct fh_source *under = counting->under;
 
     counting_inside(counting, addr, bytes);
-    return system->purge(system->self, addr, bytes);
+    return under->purge(under->self, addr, bytes);
 }
 
 static inline void counting_release(void *self, void *addr, size_t bytes)
 {
     struct counting_source *counting = self;
-    const struct fh_source *system = fh_source_system();
+    const struct fh_source *under = counting->under;
 
     SUBJECT_CLAIM(addr == counting->base && bytes == counting->reserved,
                   "the reserved range to be released as a whole");
     /* Whoever gets these addresses next must not find them poisoned; all of a window would be too much. */
     fh_unpoison(counting->low, (size_t)(counting->high - counting->low));
-    system->release(system->self, addr, bytes);
+    under->release(under->self, addr, bytes);
     counting->base = counting->low = counting->high = NULL;
     counting->reserved = 0;
     counting->counts.bytes = 0;
 }
 
-static inline const struct fh_source *counting_source_init(struct counting_source *counting)
+static inline int counting_alias(void *self, void *addr, const void *onto, size_t bytes)
+{
+    struct counting_source *counting = self;
+    const struct fh_source *under = counting->under;
+
+    counting_inside(counting, addr, bytes);
+    counting_inside(counting, onto, bytes);
+    if (counts_refuse(&counting->counts))
+        return -ENOMEM;
+    return under->alias(under->self, addr, onto, bytes);
+}
+
+static inline const struct fh_source *counting_source_init(struct counting_source *counting,
+                                                           bool aliases)
 {
     *counting = (struct counting_source){
         .source = {.size = sizeof counting->source,
-                   .capabilities = fh_source_system()->capabilities & ~(unsigned)FH_SOURCE_ALIAS,
                    .self = counting,
                    .reserve = counting_reserve,
                    .commit = counting_commit,
                    .purge = counting_purge,
                    .release = counting_release},
     };
+    counting->under = aliases ? fh_source_memfd_init(&counting->memfd, true) : fh_source_system();
+    counting->source.capabilities = counting->under->capabilities;
+    counting->source.alias = aliases ? counting_alias : NULL;
+    if (!aliases)
+        counting->source.capabilities &= ~(unsigned)FH_SOURCE_ALIAS;
     return &counting->source;
 }
 
@@ -293,6 +315,7 @@ enum trait {
     TRAIT_LIMITED = 1 << 8,        /* its budget is kept although nothing under it is short */
     TRAIT_SLOW_SURVEY = 1 << 9,    /* walk and check are not for every step */
     TRAIT_PROCESS = 1 << 10,       /* takes the process's memory, whatever it is opened over */
+    TRAIT_ALIASES = 1 << 11,       /* its source must be able to alias */
 };
 
 struct subject;
@@ -305,6 +328,8 @@ struct subject_kind {
      * `memory` now. */
     unsigned char *(*range)(const struct subject *subject, size_t *bytes);
     int (*attach)(struct subject *subject, void *memory, size_t bytes);
+    /* What a program calls at its leisure: trims, reaps, compacts, meshes. Blocks stay where they are. */
+    void (*tend)(struct subject *subject);
     unsigned grounds;     /* ON_* */
     unsigned traits;      /* enum trait */
     size_t budget;        /* bytes of buffer or capacity */
@@ -326,12 +351,15 @@ struct subject {
         struct fh_slab slab;
         struct fh_buddy buddy;
         struct fh_movable movable;
+        struct fh_mesh mesh;
+        struct fh_scratch scratch;
         struct fh_tags tags; /* the beginning of the three that follow */
         struct fh_fit fit;
         struct fh_tlsf tlsf;
         struct fh_half_fit half_fit;
     } as;
     struct fh_account account;
+    struct fh_context *context;
     struct fh_source_buffer buffer_source;
     void *quarantined[SUBJECT_QUARANTINED];
     unsigned char *memory; /* of GROUND_BUFFER, between two guards */
@@ -545,6 +573,11 @@ static inline int open_arena(struct subject *subject, const struct fh_place_opti
     return error;
 }
 
+static inline void tend_arena(struct subject *subject)
+{
+    fh_arena_trim(&subject->as.arena, 4096);
+}
+
 static inline unsigned char *range_of_arena(const struct subject *subject, size_t *bytes)
 {
     *bytes = subject->as.arena.ground.bytes;
@@ -604,6 +637,11 @@ static inline int open_movable(struct subject *subject, const struct fh_place_op
     return error;
 }
 
+static inline void tend_movable(struct subject *subject)
+{
+    fh_compact_step(&subject->as.movable, (size_t)64 << 10, 0);
+}
+
 static inline unsigned char *range_of_movable(const struct subject *subject, size_t *bytes)
 {
     *bytes = subject->as.movable.ground.bytes;
@@ -627,6 +665,11 @@ static inline int open_pool(struct subject *subject, const struct fh_place_optio
     return error;
 }
 
+static inline void tend_pool(struct subject *subject)
+{
+    fh_pool_trim(&subject->as.pool);
+}
+
 static inline unsigned char *range_of_pool(const struct subject *subject, size_t *bytes)
 {
     *bytes = subject->as.pool.ground.bytes;
@@ -645,6 +688,28 @@ static inline int open_slab(struct subject *subject, const struct fh_place_optio
     if (error == 0)
         subject->allocator = fh_slab_allocator(&subject->as.slab);
     return error;
+}
+
+static inline void tend_slab(struct subject *subject)
+{
+    fh_slab_reap(&subject->as.slab);
+}
+
+/* ---- mesh -------------------------------------------------------------------------------------- */
+
+static inline int open_mesh(struct subject *subject, const struct fh_place_options *place)
+{
+    int error =
+        fh_mesh_init(&subject->as.mesh, &(struct fh_mesh_options){.place = *place, .seed = 1});
+    if (error == 0)
+        subject->allocator = fh_mesh_allocator(&subject->as.mesh);
+    return error;
+}
+
+static inline void tend_mesh(struct subject *subject)
+{
+    while (fh_mesh_step(&subject->as.mesh, 0))
+        ;
 }
 
 /* ---- boundary tags ----------------------------------------------------------------------------- */
@@ -728,6 +793,78 @@ static inline int open_account(struct subject *subject, const struct fh_place_op
     return error;
 }
 
+/* ---- contexts and scratch arenas --------------------------------------------------------------- */
+
+static inline int open_context_with(struct subject *subject,
+                                    const struct fh_context_options *options)
+{
+    subject->context = fh_context_create(NULL, options);
+    if (subject->context == NULL)
+        return -errno;
+    subject->allocator = fh_context_allocator(subject->context);
+    return 0;
+}
+
+/* Its handle and its chunks come from the parent. */
+static inline int open_context(struct subject *subject, const struct fh_place_options *place)
+{
+    return open_context_with(subject, &(struct fh_context_options){.memory = place->parent,
+                                                                   .limit = place->capacity,
+                                                                   .chunk_max = 4096});
+}
+
+/* With an allocator of its own. */
+static inline int open_context_of_tlsf(struct subject *subject,
+                                       const struct fh_place_options *place)
+{
+    int error = open_tlsf(subject, place);
+    if (error != 0)
+        return error;
+    struct fh_allocator tlsf = subject->allocator;
+    error = open_context_with(subject, &(struct fh_context_options){.allocator = &tlsf});
+    if (error != 0)
+        fh_allocator_destroy(&tlsf);
+    return error;
+}
+
+/* The calling thread's, so there is one at a time; the table is the arena's but for the end. */
+static struct fh_scratch *subject_scratch;
+
+static inline void reset_scratch(void *self)
+{
+    fh_arena_rewind(self, subject_scratch->mark);
+}
+
+static inline void destroy_scratch(void *self)
+{
+    (void)self;
+    fh_scratch_end(subject_scratch);
+}
+
+static inline int open_scratch(struct subject *subject, const struct fh_place_options *place)
+{
+    static struct fh_allocator_ops ops;
+
+    (void)place;
+    subject->as.scratch = fh_scratch_begin(NULL);
+    if (subject->as.scratch.arena == NULL)
+        return -errno;
+    subject_scratch = &subject->as.scratch;
+    subject->allocator = fh_arena_allocator(subject->as.scratch.arena);
+    ops = *subject->allocator.ops;
+    ops.name = "scratch";
+    ops.reset = reset_scratch;
+    ops.destroy = destroy_scratch;
+    subject->allocator.ops = &ops;
+    return 0;
+}
+
+static inline void tend_scratch(struct subject *subject)
+{
+    (void)subject;
+    fh_scratch_trim();
+}
+
 /* ---- the table --------------------------------------------------------------------------------- */
 
 /* A heap's smallest unit is a granule of 64 KiB for each class in use, so its budget is large and no
@@ -768,21 +905,32 @@ static const struct subject_kind subject_kinds[] = {
      HEAP_KIND},
     {"fixed", open_fixed, range_of_fixed, attach_fixed, .grounds = ON_BUFFER, .traits = BUMP_TRAITS,
      BUMP_KIND},
-    {"arena", open_arena, range_of_arena, attach_arena, .grounds = ON_ANYTHING,
+    {"arena", open_arena, range_of_arena, attach_arena, tend_arena, .grounds = ON_ANYTHING,
      .traits = BUMP_TRAITS, BUMP_KIND},
-    {"pool", open_pool, range_of_pool, attach_pool, .grounds = ON_ANYTHING,
+    {"scratch", open_scratch, .tend = tend_scratch, .grounds = ON_SOURCE,
+     .traits = BUMP_TRAITS | TRAIT_PROCESS | TRAIT_NEVER_ASKS, .budget = (size_t)2 << 20,
+     .largest = (size_t)64 << 10, .largest_align = 4096},
+    {"context", open_context, .grounds = ON_PARENT,
+     .traits = BUMP_TRAITS | TRAIT_NEVER_ASKS | TRAIT_LIMITED, BUMP_KIND},
+    {"context-tlsf", open_context_of_tlsf, .grounds = ON_ANYTHING, RANGE_KIND},
+    {"pool", open_pool, range_of_pool, attach_pool, tend_pool, .grounds = ON_ANYTHING,
      .budget = (size_t)256 << 10, .sure = (size_t)64 << 10, .largest = POOL_SIZE,
      .largest_align = FH_ALIGN_DEFAULT},
-    {"slab", open_slab, .grounds = ON_BUFFER | ON_SOURCE, .budget = (size_t)768 << 10,
-     .sure = (size_t)64 << 10, .largest = POOL_SIZE, .largest_align = FH_ALIGN_DEFAULT},
+    {"slab", open_slab, .tend = tend_slab, .grounds = ON_BUFFER | ON_SOURCE,
+     .budget = (size_t)768 << 10, .sure = (size_t)64 << 10, .largest = POOL_SIZE,
+     .largest_align = FH_ALIGN_DEFAULT},
     {"first-fit", open_first_fit, range_of_tags, attach_fit, .grounds = ON_ANYTHING, RANGE_KIND},
     {"next-fit", open_next_fit, range_of_tags, attach_fit, .grounds = ON_ANYTHING, RANGE_KIND},
     {"best-fit", open_best_fit, range_of_tags, attach_fit, .grounds = ON_ANYTHING, RANGE_KIND},
     {"worst-fit", open_worst_fit, range_of_tags, attach_fit, .grounds = ON_ANYTHING, RANGE_KIND},
     {"tlsf", open_tlsf, range_of_tags, attach_tlsf, .grounds = ON_ANYTHING, RANGE_KIND},
     {"half-fit", open_half_fit, range_of_tags, attach_half_fit, .grounds = ON_ANYTHING, RANGE_KIND},
-    {"movable", open_movable, range_of_movable, attach_movable, .grounds = ON_ANYTHING,
-     .budget = (size_t)2 << 20, .largest = (size_t)32 << 10, .largest_align = 4096},
+    {"movable", open_movable, range_of_movable, attach_movable, tend_movable,
+     .grounds = ON_ANYTHING, .budget = (size_t)2 << 20, .largest = (size_t)32 << 10,
+     .largest_align = 4096},
+    {"mesh", open_mesh, .tend = tend_mesh, .grounds = ON_SOURCE,
+     .traits = TRAIT_ALIASES | TRAIT_LIMITED, .budget = (size_t)4 << 20,
+     .largest = (size_t)32 << 10, .largest_align = 4096},
     {"account", open_account, .grounds = ON_ANYTHING, RANGE_KIND},
     {"buddy", open_buddy, whole_range, attach_buddy, .grounds = ON_ANYTHING, RANGE_KIND},
     {"buddy-pages", open_buddy_of_pages, whole_range, attach_buddy, .grounds = ON_ANYTHING,
@@ -829,7 +977,8 @@ static inline int subject_open(struct subject *subject, const struct subject_kin
                                struct fh_place_options place)
 {
     struct fh_allocator parent = counting_parent_init(&subject->parent);
-    const struct fh_source *source = counting_source_init(&subject->source);
+    const struct fh_source *source =
+        counting_source_init(&subject->source, kind->traits & TRAIT_ALIASES);
 
     subject->kind = kind;
     subject->ground = ground;

@@ -36,7 +36,7 @@
  */
 #include "freehold/fit.h"
 #include "place/classes.h"
-#include "place/manager.h"
+#include "place/tags.h"
 
 enum { SECOND = 5 };
 
@@ -413,8 +413,10 @@ static void index_open(unsigned char *base)
         *root_of(base, class) = 0;
 }
 
-static void index_insert(unsigned char *base, uint32_t block, uint32_t units)
+static void index_insert(const struct tags_index *index, unsigned char *base, uint32_t block,
+                         uint32_t units)
 {
+    (void)index;
     if (units == 0)
         return;
     if (is_by_address(base))
@@ -423,8 +425,10 @@ static void index_insert(unsigned char *base, uint32_t block, uint32_t units)
         insert_by_size(base, block, units);
 }
 
-static void index_remove(unsigned char *base, uint32_t block, uint32_t units)
+static void index_remove(const struct tags_index *index, unsigned char *base, uint32_t block,
+                         uint32_t units)
 {
+    (void)index;
     if (units == 0)
         return;
     if (is_by_address(base))
@@ -433,8 +437,9 @@ static void index_remove(unsigned char *base, uint32_t block, uint32_t units)
         remove_by_size(base, block, units);
 }
 
-static uint32_t index_take(unsigned char *base, uint32_t units)
+static uint32_t index_take(const struct tags_index *index, unsigned char *base, uint32_t units)
 {
+    (void)index;
     return is_by_address(base) ? take_by_address(base, units) : take_by_size(base, units);
 }
 
@@ -474,6 +479,8 @@ static const struct tags_index fit_index = {
 };
 
 enum { CAPABILITIES = FH_ALLOCATOR_MOVES | FH_ALLOCATOR_RELOCATABLE };
+
+#include "place/manager.h"
 
 static const struct fh_allocator_ops ops[];
 

@@ -14,7 +14,6 @@
 #include "freehold/half_fit.h"
 #include "place/bins.h"
 #include "place/bound.h"
-#include "place/manager.h"
 
 /* Measured on the steady mix (docs/place/half-fit.md): without a look the least arena is 1.56 times what is live. */
 enum { SECOND = 0, LOOKS = 8 };
@@ -36,19 +35,24 @@ static void index_open(unsigned char *base)
     bins_open(base, SECOND);
 }
 
-FH_INLINE void index_insert(unsigned char *base, uint32_t block, uint32_t units)
+FH_INLINE void index_insert(const struct tags_index *index, unsigned char *base, uint32_t block,
+                            uint32_t units)
 {
+    (void)index;
     bins_insert(base, block, units, SECOND);
 }
 
-FH_INLINE void index_remove(unsigned char *base, uint32_t block, uint32_t units)
+FH_INLINE void index_remove(const struct tags_index *index, unsigned char *base, uint32_t block,
+                            uint32_t units)
 {
+    (void)index;
     (void)units;
     bins_remove(base, block);
 }
 
-FH_INLINE uint32_t index_take(unsigned char *base, uint32_t units)
+FH_INLINE uint32_t index_take(const struct tags_index *index, unsigned char *base, uint32_t units)
 {
+    (void)index;
     uint32_t block = bins_look(base, units, SECOND, LOOKS);
     return block != 0 ? block : bins_take(base, units, SECOND);
 }
@@ -70,6 +74,8 @@ static const struct tags_index half_fit_index = {
     .check = bins_check,
     .node_bytes = 8,
 };
+
+#include "place/manager.h"
 
 static const struct fh_allocator_ops ops;
 

@@ -1,6 +1,6 @@
 /*
- * The functions of a manager over the engine. They are the same for every one but for the index, and fast because
- * the index is known here.
+ * The functions of a manager over the engine. They are the same for every one but for the index, whose functions are
+ * defined where this is included (tags_moves.h).
  *
  * FH_TAGS_FUNCTIONS(tlsf, &index, &ops) writes fh_tlsf_alloc and the others that fh_tlsf_init and
  * fh_tlsf_allocator complete, and those of the table, for a handle whose first member is `tags`. FH_TAGS_OPS is
@@ -9,7 +9,7 @@
 #ifndef FH_PLACE_MANAGER_H
 #define FH_PLACE_MANAGER_H
 
-#include "place/tags.h"
+#include "place/tags_moves.h"
 
 #define FH_TAGS_FUNCTIONS(manager, index, ops)                                                     \
     int fh_##manager##_attach(struct fh_##manager *self, void *memory, size_t bytes)               \

@@ -1599,7 +1599,7 @@ static int check_block(const struct fh_movable *m, uint32_t g, struct recount *f
     bool has_entry = h->index / PAGE_WORDS < s->pages && h->index % PAGE_WORDS != 0;
     broken += BROKEN_UNLESS(has_entry && m->table[h->index] == g + 1,
                             "the handle of the block at granule %u leads elsewhere", g);
-    uint32_t mask = (1u << h->align_log2) - 1; /* as far as the base is where it was */
+    uint32_t mask = (1u << (h->align_log2 & 31)) - 1; /* as far as the base is where it was */
     broken += BROKEN_UNLESS(
         (((uint32_t)(uintptr_t)(h + 1) + s->home - (uint32_t)(uintptr_t)m->base) & mask) == 0,
         "the block at granule %u lost its alignment", g);

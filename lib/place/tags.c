@@ -2,6 +2,25 @@
 #include "place/tags.h"
 #include "base/core/plant.h"
 
+FH_INLINE void index_insert(const struct tags_index *index, unsigned char *base, uint32_t block,
+                            uint32_t units)
+{
+    index->insert(index, base, block, units);
+}
+
+FH_INLINE void index_remove(const struct tags_index *index, unsigned char *base, uint32_t block,
+                            uint32_t units)
+{
+    index->remove(index, base, block, units);
+}
+
+FH_INLINE uint32_t index_take(const struct tags_index *index, unsigned char *base, uint32_t units)
+{
+    return index->take(index, base, units);
+}
+
+#include "place/tags_moves.h"
+
 /* ---- Opening ----------------------------------------------------------------------------------- */
 
 /* Hidden in every word: see "Wrong pointers". Any value is right; one that differs between ranges is better.
@@ -95,7 +114,7 @@ void tags_clear(struct fh_tags *tags, const struct tags_index *index)
     tags_write(base, first, tags_free_word(end - first), key);
     *tags_last_word(base, end) = end - first;
     tags_write(base, end, TAGS_PREV_FREE, key);
-    index->insert(base, first, end - first);
+    index_insert(index, base, first, end - first);
     if (tags->is_watched)
         tags_hide(base, first, end - first, index->node_bytes);
 }
@@ -134,7 +153,7 @@ uint32_t tags_grow(struct fh_tags *tags, const struct tags_index *index, uint32_
         FH_PROBE2(tags_grow, base, (size_t)head->end * TAGS_UNIT);
     }
     if (joins)
-        index->remove(base, block, before);
+        index_remove(index, base, block, before);
     tags_kill(base, end, key);
     tags_write(base, block, tags_free_word(head->end - block), key);
     *tags_last_word(base, head->end) = head->end - block;
@@ -149,7 +168,7 @@ static uint32_t take_slow(struct fh_tags *tags, const struct tags_index *index, 
     uint32_t block;
     FH_PROBE2(tags_alloc_slow, base, size);
     for (bool was_asked = false;; was_asked = true) {
-        block = index->take(base, units);
+        block = index_take(index, base, units);
         if (block == 0 && index->take_hard != NULL)
             block = index->take_hard(base, units);
         if (block == 0 && !(flags & FH_ALLOC_NO_GROWTH))
@@ -192,7 +211,7 @@ static void *alloc_aligned(struct fh_tags *tags, const struct tags_index *index,
     if (lead != 0) {
         tags_write(base, block, tags_free_word(lead), head->key);
         *tags_last_word(base, begin) = lead;
-        index->insert(base, block, lead);
+        index_insert(index, base, block, lead);
         if (tags->is_watched)
             tags_hide(base, block, lead, index->node_bytes);
     }
@@ -313,7 +332,7 @@ static void absorb_next(struct fh_tags *tags, const struct tags_index *index,
                         const struct surroundings *around)
 {
     if (around->after != 0) {
-        index->remove(tags_base(tags), around->next, around->after);
+        index_remove(index, tags_base(tags), around->next, around->after);
         tags_kill(tags_base(tags), around->next, tags_head(tags_base(tags))->key);
     }
 }
@@ -360,7 +379,7 @@ static void *slide(struct fh_tags *tags, const struct tags_index *index,
         around->wanted > FH_PLANT(tags_slides_over_next_block, total + 2, total) ||
         ((uintptr_t)to & (((uintptr_t)1 << around->align_log2) - 1)) != 0)
         return NULL;
-    index->remove(base, begin, around->before);
+    index_remove(index, base, begin, around->before);
     absorb_next(tags, index, around);
     tags_unhide(tags, begin, total);
     tags_kill(base, around->block, tags_head(base)->key);

@@ -1,8 +1,9 @@
 /*
  * tags: the engine of every manager that cuts one range into blocks of any size and joins them again: first,
  * next, best and worst fit (fit.c), TLSF (tlsf.c), half-fit (half_fit.c). They differ in the index of free
- * blocks and in nothing else; an index is a table of inline functions (struct tags_index) that is known at
- * compile time, so each manager gets an engine of its own without an indirect call, from this one source.
+ * blocks and in nothing else. Each manager's source brings its own inline index_insert, index_remove and index_take to
+ * the fast paths (tags_moves.h), which are compiled with them; what is slow (tags.c) is there once, and calls the
+ * same functions through a table (struct tags_index).
  *
  * The range
  * ---------
@@ -120,10 +121,12 @@ struct tags_index {
     uint32_t (*least)(uint32_t choice);
     /* Makes it empty. */
     void (*open)(unsigned char *base);
-    void (*insert)(unsigned char *base, uint32_t block, uint32_t units);
-    void (*remove)(unsigned char *base, uint32_t block, uint32_t units);
+    void (*insert)(const struct tags_index *index, unsigned char *base, uint32_t block,
+                   uint32_t units);
+    void (*remove)(const struct tags_index *index, unsigned char *base, uint32_t block,
+                   uint32_t units);
     /* Chooses a free block of at least so many units by the policy and takes it out; 0: there is none. */
-    uint32_t (*take)(unsigned char *base, uint32_t units);
+    uint32_t (*take)(const struct tags_index *index, unsigned char *base, uint32_t units);
     /* The same when take found none, with more effort; NULL: no effort helps. */
     uint32_t (*take_hard)(unsigned char *base, uint32_t units);
     /* Broken invariants, each said; *count: the blocks that it holds. */
@@ -268,27 +271,7 @@ FH_INLINE uint32_t tags_units_for(const struct tags_head *head, size_t size)
     return units > head->least ? units : head->least;
 }
 
-/* ---- The three moves: carve, join, find a pointer's block, join --------------------------------------- */
-
-/* Makes the first `units` of a block that is in no index a live one; the rest becomes free. `total` is the
- * block's size, its front neighbour is live or `flags` says PREV_FREE. (A branch: there nearly always is a rest.) */
-FH_INLINE void tags_carve(unsigned char *base, const struct tags_index *index, uint32_t block,
-                          uint32_t total, uint32_t units, uint32_t flags)
-{
-    struct tags_head *head = tags_head(base);
-    uint32_t key = head->key, rest = total - units;
-    if (FH_LIKELY(rest >= head->least)) {
-        uint32_t next = block + units;
-        tags_write(base, block, units << TAGS_FLAGS_LOG2 | flags, key);
-        tags_write(base, next, tags_free_word(rest), key);
-        *tags_last_word(base, next + rest) = rest;
-        index->insert(base, next, rest);
-    } else {
-        uint32_t next = block + total;
-        tags_write(base, block, total << TAGS_FLAGS_LOG2 | flags, key);
-        tags_write(base, next, tags_read(base, next, key) & ~(uint32_t)TAGS_PREV_FREE, key);
-    }
-}
+/* ---- Pointers ---------------------------------------------------------------------------------- */
 
 /* The block of a pointer and its word; false when it is no live one. */
 FH_INLINE bool tags_find(const struct fh_tags *tags, const void *ptr, uint32_t *block,
@@ -309,82 +292,6 @@ FH_INLINE bool tags_find(const struct fh_tags *tags, const void *ptr, uint32_t *
     uint32_t turned = *word >> 1 | *word << 31;
     return FH_LIKELY(turned - (1u << (TAGS_FLAGS_LOG2 - 1)) < (end - *block)
                                                                   << (TAGS_FLAGS_LOG2 - 1));
-}
-
-/* Frees a live block that tags_find has found. False: its neighbours disagree, nothing is changed. */
-FH_INLINE bool tags_join(unsigned char *base, const struct tags_index *index, uint32_t block,
-                         uint32_t word)
-{
-    struct tags_head *head = tags_head(base);
-    uint32_t key = head->key;
-    uint32_t next = block + tags_units(word);
-    uint32_t next_word = tags_read(base, next, key);
-    uint32_t is_prev_free = word / TAGS_PREV_FREE & 1, is_next_free = next_word & TAGS_FREE;
-    uint32_t before = *tags_last_word(base, tags_if(is_prev_free, block));
-    uint32_t begin = block - before, prev_node = tags_if(is_prev_free, begin);
-    uint32_t after = tags_if(is_next_free, tags_units(next_word)), end = next + after;
-    if (FH_UNLIKELY((next_word & TAGS_PREV_FREE) != 0 || before > block - head->first ||
-                    end > head->end || tags_read(base, prev_node, key) != tags_free_word(before)))
-        return false;
-    index->remove(base, prev_node, before);
-    index->remove(base, tags_if(is_next_free, next), after);
-    tags_write(base, next, (next_word | TAGS_PREV_FREE) & (is_next_free - 1), key);
-    tags_kill(base, block, key);
-    tags_write(base, begin, tags_free_word(end - begin), key);
-    *tags_last_word(base, end) = end - begin;
-    index->insert(base, begin, end - begin);
-    return true;
-}
-
-/* ---- The calls --------------------------------------------------------------------------------- */
-
-/* Before a block taken out of the index is carved. */
-FH_INLINE void tags_unhide(const struct fh_tags *tags, uint32_t block, uint32_t units)
-{
-    if (FH_UNLIKELY(tags->is_watched))
-        fh_unpoison(tags_address(tags_base(tags), block), (size_t)units * TAGS_UNIT - 4);
-}
-
-/* What remains free of a block of `total` units after it was carved. */
-FH_INLINE void tags_hide_rest(const struct fh_tags *tags, const struct tags_index *index,
-                              uint32_t block, uint32_t total)
-{
-    if (FH_UNLIKELY(tags->is_watched)) {
-        uint32_t units = tags_size_of(tags_base(tags), block);
-        if (units < total)
-            tags_hide(tags_base(tags), block + units, total - units, index->node_bytes);
-    }
-}
-
-/* What needs more than a block from the index, and that whole, is done by tags_alloc_slow. */
-FH_INLINE void *tags_alloc(struct fh_tags *tags, const struct tags_index *index, size_t size,
-                           size_t align, unsigned flags)
-{
-    unsigned char *base = tags_base(tags);
-    struct tags_head *head = tags_head(base);
-    if (FH_UNLIKELY((align | flags) != 0 || size > head->largest || tags->is_watched))
-        return tags_alloc_slow(tags, index, size, align, flags);
-    uint32_t units = tags_units_for(head, size);
-    uint32_t block = index->take(base, units);
-    if (FH_UNLIKELY(block == 0))
-        return tags_alloc_slow(tags, index, size, align, flags);
-    tags_carve(base, index, block, tags_size_of(base, block), units, 0);
-    return tags_address(base, block);
-}
-
-FH_INLINE void tags_free(struct fh_tags *tags, const struct tags_index *index, void *ptr)
-{
-    uint32_t word, block;
-    if (FH_UNLIKELY(tags->is_watched || !tags_find(tags, ptr, &block, &word) ||
-                    !tags_join(tags_base(tags), index, block, word)))
-        tags_free_slow(tags, index, ptr);
-}
-
-FH_INLINE void tags_free_sized(struct fh_tags *tags, const struct tags_index *index, void *ptr,
-                               size_t size, size_t align)
-{
-    if (ptr == NULL || tags_size_matches(tags, ptr, size, align))
-        tags_free(tags, index, ptr);
 }
 
 #endif

@@ -22,7 +22,6 @@
 #include "freehold/tlsf.h"
 #include "place/bins.h"
 #include "place/bound.h"
-#include "place/manager.h"
 
 enum { SECOND_LEAST = 2, SECOND_MOST = 6, TABLE_PART_LOG2 = 9 };
 
@@ -42,19 +41,24 @@ static void index_open(unsigned char *base)
     bins_open(base, tags_head(base)->choice);
 }
 
-FH_INLINE void index_insert(unsigned char *base, uint32_t block, uint32_t units)
+FH_INLINE void index_insert(const struct tags_index *index, unsigned char *base, uint32_t block,
+                            uint32_t units)
 {
+    (void)index;
     bins_insert(base, block, units, BINS_CHOSEN);
 }
 
-FH_INLINE void index_remove(unsigned char *base, uint32_t block, uint32_t units)
+FH_INLINE void index_remove(const struct tags_index *index, unsigned char *base, uint32_t block,
+                            uint32_t units)
 {
+    (void)index;
     (void)units;
     bins_remove(base, block);
 }
 
-FH_INLINE uint32_t index_take(unsigned char *base, uint32_t units)
+FH_INLINE uint32_t index_take(const struct tags_index *index, unsigned char *base, uint32_t units)
 {
+    (void)index;
     return bins_take(base, units, BINS_CHOSEN);
 }
 
@@ -75,6 +79,8 @@ static const struct tags_index tlsf_index = {
     .check = bins_check,
     .node_bytes = 8,
 };
+
+#include "place/manager.h"
 
 static const struct fh_allocator_ops ops;
 
