@@ -8,7 +8,9 @@
  *   - Smallest arena over peak live (requested bytes; headers, rounding and the allocator's own state are in)
  *     on five modelled workloads, by binary search in steps of 256 bytes. A workload is a sequence of calls that
  *     is the same for everyone; what random numbers it needs come from one seed.
- *   - What is left where at the end of the shifting workload, in an arena of twice the peak.
+ *   - What is left where at the end of the shifting workload, in a range that grows as it must, up to three
+ *     times the goal, so that all but those that free nothing get there: the four shares of fragmentation.h,
+ *     the peak of the footprint over that of what was live, and how many free blocks there are of each size.
  *   - Robson's adversary (1971; the version for any allocator, 1974, section 2). It asks for blocks of 2^i
  *     units for i = 0, 1, …; before each step it frees every block but those that occupy a word at an offset f
  *     modulo 2^i, with f chosen so that as much as possible can be freed while as few holes as possible
@@ -315,14 +317,19 @@ static int draw_map(const struct subject_kind *kind, const char *folder)
 {
     static struct run run;
     char title[96], path[512];
+    bool is_on_buffer = kind->grounds & ON_BUFFER;
     size_t bytes = kind->budget > MAP_ARENA * 4 ? SUBJECT_MOST_BUDGET : MAP_ARENA;
-    if (!open_in(kind, bytes))
+    if (!is_on_buffer)
+        bytes = kind->budget; /* its pages are spread */
+    if (subject_open(&subject, kind, is_on_buffer ? GROUND_BUFFER : GROUND_SOURCE, arena, 0,
+                     (struct fh_place_options){.capacity = bytes}) != 0)
         return 0;
     run = (struct run){.a = subject.allocator, .largest = kind->largest, .starts_over = true};
     snprintf(title, sizeof title, "%s, %zu KiB: small, large, medium blocks", kind->name,
              bytes >> 10);
-    struct picture picture = {heapmap_create(title, 64), subject.allocator, subject.memory,
-                              subject.bytes};
+    struct picture picture = {heapmap_create(title, 64), subject.allocator,
+                              is_on_buffer ? subject.memory : subject.source.base,
+                              is_on_buffer ? subject.bytes : subject.source.reserved};
     play(&run, &workloads[1], MAP_GOAL, take_sample, &picture);
     heapmap_set_axis(picture.map, "requests", OPERATIONS);
     take_sample(&picture);
@@ -345,13 +352,15 @@ struct row {
     bool has_look;
 };
 
-/* A look in the middle of the shifting workload, in an arena of twice what is live at most. */
+/* A look at the end of the shifting workload. */
 static void look(struct row *row, size_t goal)
 {
     static struct run run;
     static struct fh_account account;
-    size_t bytes = row->kind->budget > goal * 8 ? SUBJECT_MOST_BUDGET : goal * 2;
-    if (!open_in(row->kind, bytes))
+    size_t bytes = row->kind->budget > goal * 8 ? SUBJECT_MOST_BUDGET : goal * 3;
+    enum ground ground = row->kind->grounds & ON_SOURCE ? GROUND_SOURCE : GROUND_BUFFER;
+    if (subject_open(&subject, row->kind, ground, arena, 0,
+                     (struct fh_place_options){.capacity = bytes}) != 0)
         return;
     if (fh_account_init(&account, &(struct fh_account_options){.inner = subject.allocator}) != 0)
         abort();
@@ -390,11 +399,36 @@ static void print_row(const struct row *row)
     for (size_t i = 0; i < WORKLOADS; i++)
         print_ratio(row->over_peak[i]);
     print_ratio(row->robson);
-    if (row->has_look)
-        printf(" %.1f %% | %.1f %% | %.1f %% | %.1f %% |\n", row->look.internal * 100,
+    if (row->has_look) {
+        printf(" %.1f %% | %.1f %% | %.1f %% | %.1f %% |", row->look.internal * 100,
                row->look.metadata_share * 100, row->look.external * 100, row->look.scatter * 100);
+        print_ratio(row->look.peak_ratio);
+        printf("\n");
+    } else {
+        printf(" - | - | - | - | - |\n");
+    }
+}
+
+static void print_json_ratio(FILE *file, const char *before, const char *name, double ratio)
+{
+    fprintf(file, "%s\"%s\": ", before, name);
+    if (ratio > 0)
+        fprintf(file, "%.4f", ratio);
     else
-        printf(" - | - | - | - |\n");
+        fprintf(file, "null");
+}
+
+/* Pairs of the upper end of a class and the free blocks in it. */
+static void print_json_histogram(FILE *file, const struct fh_fragmentation *look)
+{
+    const char *before = "";
+    fprintf(file, ", \"free_blocks\": {");
+    for (size_t bin = 0; bin < FH_FRAGMENTATION_BINS; bin++)
+        if (look->free_count[bin] > 0) {
+            fprintf(file, "%s\"%zu\": %zu", before, ((size_t)2 << bin) - 1, look->free_count[bin]);
+            before = ", ";
+        }
+    fprintf(file, "}");
 }
 
 static void print_json(FILE *file, const struct row *rows, size_t count)
@@ -408,18 +442,53 @@ static void print_json(FILE *file, const struct row *rows, size_t count)
         const struct row *row = &rows[i];
         fprintf(file, "    {\"name\": \"%s\", \"arena_over_peak\": {", row->kind->name);
         for (size_t w = 0; w < WORKLOADS; w++)
-            fprintf(file, "%s\"%s\": %.4f", w > 0 ? ", " : "", workloads[w].name,
-                    row->over_peak[w]);
-        fprintf(file, "}, \"robson\": %.4f", row->robson);
-        if (row->has_look)
+            print_json_ratio(file, w > 0 ? ", " : "", workloads[w].name, row->over_peak[w]);
+        print_json_ratio(file, "}, ", "robson", row->robson);
+        if (row->has_look) {
             fprintf(file,
                     ", \"internal\": %.4f, \"metadata_share\": %.4f, \"external\": %.4f, "
-                    "\"scatter\": %.4f",
+                    "\"scatter\": %.4f, \"footprint_over_peak\": %.4f",
                     row->look.internal, row->look.metadata_share, row->look.external,
-                    row->look.scatter);
+                    row->look.scatter, row->look.peak_ratio);
+            print_json_histogram(file, &row->look);
+        }
         fprintf(file, "}%s\n", i + 1 < count ? "," : "");
     }
     fprintf(file, "  ]\n}\n");
+}
+
+/* How many free blocks of each size the look found: powers of four, a column each. */
+static void print_histogram(const struct row *rows, size_t count)
+{
+    enum { FIRST = 3, LAST = 21 };
+    printf("| free blocks of up to |");
+    for (size_t bin = FIRST; bin <= LAST; bin += 2) {
+        size_t end = (size_t)2 << bin;
+        printf(end < 1024      ? " %zu B |"
+               : end < 1048576 ? " %zu KiB |"
+                               : " %zu MiB |",
+               end < 1024      ? end
+               : end < 1048576 ? end >> 10
+                               : end >> 20);
+    }
+    printf("\n|---|");
+    for (size_t bin = FIRST; bin <= LAST; bin += 2)
+        printf("---|");
+    printf("\n");
+    for (size_t i = 0; i < count; i++) {
+        const struct fh_fragmentation *look = &rows[i].look;
+        if (!rows[i].has_look)
+            continue;
+        printf("| %s |", rows[i].kind->name);
+        for (size_t bin = FIRST; bin <= LAST; bin += 2) {
+            size_t blocks = look->free_count[bin] + look->free_count[bin - 1];
+            for (size_t low = 0; bin == FIRST && low < FIRST - 1; low++)
+                blocks += look->free_count[low];
+            printf(" %zu |", blocks);
+        }
+        printf("\n");
+    }
+    printf("\n");
 }
 
 static void print_table(const struct row *rows, size_t count)
@@ -427,14 +496,16 @@ static void print_table(const struct row *rows, size_t count)
     printf("| allocator |");
     for (size_t i = 0; i < WORKLOADS; i++)
         printf(" %s |", workloads[i].name);
-    printf(" Robson (bound %.3f) | internal | metadata | external | scatter |\n|---|",
+    printf(" Robson (bound %.3f) | internal | metadata | external | scatter | footprint / peak |\n"
+           "|---|",
            (double)fh_robson_bound(ROBSON_LIVE, ROBSON_LARGE, ROBSON_UNIT) / ROBSON_LIVE);
-    for (size_t i = 0; i < WORKLOADS + 5; i++)
+    for (size_t i = 0; i < WORKLOADS + 6; i++)
         printf("---|");
     printf("\n");
     for (size_t i = 0; i < count; i++)
         print_row(&rows[i]);
     printf("\n");
+    print_histogram(rows, count);
     for (size_t i = 0; i < WORKLOADS; i++)
         printf("- %s: %s\n", workloads[i].name, workloads[i].what);
 }
@@ -458,9 +529,13 @@ int main(int argc, char **argv)
         bool is_wanted = first_name >= argc;
         for (int n = first_name; n < argc; n++)
             is_wanted |= strcmp(argv[n], kind->name) == 0;
-        if (!is_wanted || !(kind->grounds & ON_BUFFER))
+        /* A wrapper has the figures of what is in it. */
+        bool is_wrapper = kind->open == open_account || kind->open == open_context_of_tlsf;
+        if (!is_wanted || is_wrapper ||
+            !(kind->grounds & ON_BUFFER || kind->traits & TRAIT_ALIASES))
             continue;
-        rows[count++] = measure_row(kind);
+        if (kind->grounds & ON_BUFFER)
+            rows[count++] = measure_row(kind);
         if (maps != NULL)
             status |= draw_map(kind, maps) != 0;
     }

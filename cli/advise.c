@@ -17,6 +17,7 @@
 #include "output.h"
 #include "term.h"
 
+#include "lab/funnels.h"
 #include "tools/page.h"
 
 #include "freehold/heap.h"
@@ -295,6 +296,19 @@ static const struct fh_trace_process *choose_process(const struct request *reque
     return process;
 }
 
+/* 0 or a negative errno; damage is left to read_sites to find. */
+static int find_funnels(struct fh_trace *trace, unsigned index, struct lab_funnels *funnels,
+                        const struct lab_names *names)
+{
+    static struct fh_trace_event events[BATCH];
+    int error = fh_trace_begin(trace, index);
+    long count;
+    while (error == 0 && (count = fh_trace_read(trace, events, BATCH)) > 0) {
+        error = lab_funnels_add(funnels, events, (size_t)count);
+    }
+    return error != 0 ? error : lab_funnels_find(funnels, trace, names);
+}
+
 /* 0, -EBADMSG (the sites are those before the damage), or another negative errno. */
 static int read_sites(struct fh_trace *trace, unsigned index, struct lab_sites *sites)
 {
@@ -451,12 +465,16 @@ static int advise(const struct request *request, struct fh_trace *trace, struct 
     int status = CLI_LACKING;
     if (advice.symbols != NULL && fh_trace_begin(trace, index) == 0 &&
         symbols_add_modules(advice.symbols, trace) == 0) {
-        const struct lab_names names = advise_names(advice.symbols);
+        struct lab_names names = advise_names(advice.symbols);
+        struct lab_funnels *funnels = lab_funnels_open();
+        const bool is_found = funnels != NULL && find_funnels(trace, index, funnels, &names) == 0;
+        names.funnels = is_found ? funnels : NULL;
         struct lab_sites *sites =
             lab_sites_open(&names, advice.process->begin_ns, advice.process->end_ns);
         advice.sites = sites;
         status = sites != NULL ? look(request, &advice, sites, index, outputs) : CLI_LACKING;
         lab_sites_close(sites);
+        lab_funnels_close(funnels);
     }
     symbols_close(advice.symbols);
     return status;

@@ -73,7 +73,7 @@ bool advise_is_wrapper_name(const char *function)
     return false;
 }
 
-static bool is_wrapper_frame(const struct symbols_frame *frame)
+bool advise_is_allocator(const struct symbols_frame *frame)
 {
     const char *slash = frame->module != NULL ? strrchr(frame->module, '/') : NULL;
     for (size_t i = 0; slash != NULL && i < sizeof(modules) / sizeof(modules[0]); i++) {
@@ -81,7 +81,13 @@ static bool is_wrapper_frame(const struct symbols_frame *frame)
             return true;
         }
     }
-    return frame->has_name && advise_is_wrapper_name(frame->function);
+    return false;
+}
+
+static bool is_wrapper_frame(const struct symbols_frame *frame)
+{
+    return advise_is_allocator(frame) ||
+           (frame->has_name && advise_is_wrapper_name(frame->function));
 }
 
 const struct symbols_frame *advise_frame(struct symbols *symbols, uint64_t frame, uint64_t time_ns)
@@ -109,5 +115,5 @@ static uint64_t function_of(void *context, uint64_t frame, uint64_t time_ns)
 
 struct lab_names advise_names(struct symbols *symbols)
 {
-    return (struct lab_names){symbols, is_wrapper, function_of};
+    return (struct lab_names){symbols, is_wrapper, function_of, NULL};
 }

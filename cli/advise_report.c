@@ -4,6 +4,10 @@
  * Each finding is four things: a title, which says what to do; the evidence, which says what was counted; the change, as
  * lines of C; and what its trial measured. The words for all kinds are here, once, for the terminal, JSON and the page.
  *
+ * On the terminal the savings come first, each with all four. What was never freed is a list, a line a site; so is what
+ * was tried in vain, because that it was tried is worth knowing and its words are not. Where nothing saves anything, the
+ * largest sites are shown instead: what the program does with its memory.
+ *
  * The rank: a trial's saving is its share of the time plus its share of the memory, each 0 within its noise. Positive
  * sums come first, then what can't be tried (leaks, frees by other threads), then sums of zero and less.
  */
@@ -15,7 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST_FRAMES = 64, MOST_SITES = 2000 };
+enum { MOST_FRAMES = 64, MOST_SITES = 2000, MOST_CHAIN = 4, MOST_LARGEST = 5 };
 
 struct words {
     char title[200];
@@ -302,32 +306,34 @@ static struct figure figure_time(double ns)
     return figure;
 }
 
-static void print_saving(const struct term *term, const struct proposal *proposal)
+static const char *place_word(const struct advice *advice, const struct lab_site *site, char *text,
+                              size_t size)
 {
-    const struct lab_trial *trial = &proposal->trial;
+    place_of(frame_of(advice, site), text, size);
+    return text;
+}
+
+/* "saves 1.2 ms of 8.9 ms (13.5 %, +-0.3 ms), memory as before" */
+static void print_saving(const struct term *term, const struct lab_trial *trial)
+{
     const char *plain = term_style(term, TERM_PLAIN);
-    if (!proposal->is_tried) {
-        fprintf(term->out, "     %snot replayed%s\n", term_style(term, TERM_DIM), plain);
-        return;
-    }
-    fputs("     ", term->out);
     if (trial->is_time_noise) {
         fprintf(term->out, "%stime as before (within %s)%s", term_style(term, TERM_DIM),
                 figure_time(trial->noise_ns).text, plain);
     } else {
         const bool is_better = trial->saved_ns > 0;
-        fprintf(term->out, "%s%s %s of %s (%.1f %%)%s",
+        const double saved = is_better ? trial->saved_ns : -trial->saved_ns;
+        fprintf(term->out, "%s%s %s %s %s of %s (%.1f %%)%s",
                 term_style(term, is_better ? TERM_GOOD : TERM_BAD), is_better ? "saves" : "costs",
-                figure_time(is_better ? trial->saved_ns : -trial->saved_ns).text,
-                figure_time(trial->before_ns).text,
-                100 * share(is_better ? trial->saved_ns : -trial->saved_ns, trial->before_ns),
-                plain);
+                figure_time(saved).text, term_pick(term, "±", "+-"),
+                figure_time(trial->noise_ns).text, figure_time(trial->before_ns).text,
+                100 * share(saved, trial->before_ns), plain);
     }
     if (trial->is_bytes_noise) {
-        fprintf(term->out, ", %smemory as before%s\n", term_style(term, TERM_DIM), plain);
+        fprintf(term->out, ", %smemory as before%s", term_style(term, TERM_DIM), plain);
     } else {
         const bool is_better = trial->saved_bytes > 0;
-        fprintf(term->out, ", %s%s %s of %s at the peak%s\n",
+        fprintf(term->out, ", %s%s %s of %s at the peak%s",
                 term_style(term, is_better ? TERM_GOOD : TERM_BAD), is_better ? "saves" : "costs",
                 figure_bytes((uint64_t)(is_better ? trial->saved_bytes : -trial->saved_bytes)).text,
                 figure_bytes(trial->before_bytes).text, plain);
@@ -338,32 +344,146 @@ static void print_change(const struct term *term, const char *change)
 {
     while (*change != '\0') {
         const int len = (int)strcspn(change, "\n");
-        fprintf(term->out, "       %s%.*s%s\n", term_style(term, TERM_ACCENT), len, change,
+        fprintf(term->out, "      %s%.*s%s\n", term_style(term, TERM_ACCENT), len, change,
                 term_style(term, TERM_PLAIN));
         change += len + (change[len] == '\n');
     }
 }
 
-static void print_proposal(const struct term *term, const struct advice *advice, size_t index)
+/* The functions between the site and the allocator, and those that called it, by the site's first stack. */
+static void print_chain(const struct term *term, const struct advice *advice,
+                        const struct lab_site *site)
 {
-    const struct proposal *proposal = &advice->proposals[index];
+    uint64_t frames[MOST_FRAMES];
+    size_t count = fh_trace_frames(advice->trace, site->stack, frames, MOST_FRAMES);
+    count = count < MOST_FRAMES ? count : MOST_FRAMES;
+    if (site->frame == 0 || site->depth >= count) {
+        return;
+    }
+    int shown = 0;
+    fprintf(term->out, "    %s", term_style(term, TERM_DIM));
+    for (size_t i = site->depth; i-- > 0 && shown < MOST_CHAIN;) {
+        const struct symbols_frame *frame = advise_frame(advice->symbols, frames[i], site->time_ns);
+        if (frame != NULL && !advise_is_allocator(frame)) {
+            fprintf(term->out, "%s%s", shown++ == 0 ? "through " : ", ", frame->function);
+        }
+    }
+    const char *between = shown > 0 ? "; called by " : "called by ";
+    shown = 0;
+    for (size_t i = site->depth + 1; i < count && shown < MOST_CHAIN; i++) {
+        const struct symbols_frame *frame = advise_frame(advice->symbols, frames[i], site->time_ns);
+        if (frame != NULL) {
+            fprintf(term->out, "%s%s", shown++ == 0 ? between : " < ", frame->function);
+        }
+    }
+    fprintf(term->out, "%s\n", term_style(term, TERM_PLAIN));
+}
+
+static void print_proposal(const struct term *term, const struct advice *advice,
+                           const struct proposal *proposal, size_t number)
+{
     const struct lab_site *site = &advice->sites->site[proposal->finding->site];
-    const struct symbols_frame *frame = frame_of(advice, site);
     struct words words;
     char place[200];
     say(&words, advice, proposal->finding);
-    place_of(frame, place, sizeof(place));
-    fprintf(term->out, "\n%2zu. %s%s%s  %s  %s%s%s\n", index + 1, term_style(term, TERM_BOLD),
-            function_of(advice, site), term_style(term, TERM_PLAIN), place,
-            term_style(term, TERM_DIM), kind_name(proposal->finding->kind),
+    fprintf(term->out, "\n%2zu. %s%s%s  %s  %s%s%s\n", number, term_style(term, TERM_BOLD),
+            function_of(advice, site), term_style(term, TERM_PLAIN),
+            place_word(advice, site, place, sizeof(place)), term_style(term, TERM_DIM),
+            kind_name(proposal->finding->kind), term_style(term, TERM_PLAIN));
+    print_chain(term, advice, site);
+    fprintf(term->out, "    %s%s%s: ", term_style(term, TERM_BOLD), words.title,
             term_style(term, TERM_PLAIN));
-    fprintf(term->out, "    %s\n", words.title);
-    print_saving(term, proposal);
-    fprintf(term->out, "     %s\n", words.evidence);
+    if (proposal->is_tried) {
+        print_saving(term, &proposal->trial);
+    } else {
+        fprintf(term->out, "%snot replayed%s", term_style(term, TERM_DIM),
+                term_style(term, TERM_PLAIN));
+    }
+    fprintf(term->out, "\n    %s\n", words.evidence);
     print_change(term, words.change);
 }
 
-void advise_print(const struct term *term, const struct advice *advice)
+static void print_leaks(const struct term *term, const struct advice *advice)
+{
+    bool is_first = true;
+    for (size_t i = 0; i < advice->proposal_count; i++) {
+        const struct lab_finding *finding = advice->proposals[i].finding;
+        const struct lab_site *site = &advice->sites->site[finding->site];
+        char place[200];
+        if (finding->kind != LAB_FIND_LEAK) {
+            continue;
+        }
+        if (is_first) {
+            fprintf(term->out, "\n%sNever freed%s, live when the program ended:\n",
+                    term_style(term, TERM_BOLD), term_style(term, TERM_PLAIN));
+            is_first = false;
+        }
+        fprintf(term->out, "  %10s in %9s of %9s blocks  %s  %s\n",
+                figure_bytes(finding->bytes).text, figure_count(finding->blocks).text,
+                figure_count(site->count).text, function_of(advice, site),
+                place_word(advice, site, place, sizeof(place)));
+    }
+}
+
+static void print_vain(const struct term *term, const struct advice *advice)
+{
+    bool is_first = true;
+    for (size_t i = 0; i < advice->proposal_count; i++) {
+        const struct proposal *proposal = &advice->proposals[i];
+        const struct lab_site *site = &advice->sites->site[proposal->finding->site];
+        char place[200];
+        if (class_of(proposal) != 2) {
+            continue;
+        }
+        if (is_first) {
+            fprintf(term->out, "\n%sTried, and not worth it:%s\n", term_style(term, TERM_BOLD),
+                    term_style(term, TERM_PLAIN));
+            is_first = false;
+        }
+        fprintf(term->out, "  %-8s  %s  %s: ", kind_name(proposal->finding->kind),
+                function_of(advice, site), place_word(advice, site, place, sizeof(place)));
+        print_saving(term, &proposal->trial);
+        fputc('\n', term->out);
+    }
+}
+
+static int by_requests(const void *a, const void *b)
+{
+    const struct lab_site *one = *(const struct lab_site *const *)a;
+    const struct lab_site *other = *(const struct lab_site *const *)b;
+    return (one->count < other->count) - (one->count > other->count);
+}
+
+/* Nothing without memory: the list is an extra. */
+static void print_largest(const struct term *term, const struct advice *advice)
+{
+    const size_t count = advice->sites->count;
+    const struct lab_site **sites = calloc(count + 1, sizeof(*sites));
+    if (sites == NULL) {
+        return;
+    }
+    for (size_t i = 0; i < count; i++) {
+        sites[i] = &advice->sites->site[i];
+    }
+    qsort(sites, count, sizeof(*sites), by_requests);
+    fprintf(term->out, "\n%sThe sites that allocate most:%s\n", term_style(term, TERM_BOLD),
+            term_style(term, TERM_PLAIN));
+    for (size_t i = 0; i < count && i < MOST_LARGEST; i++) {
+        const struct lab_site *site = sites[i];
+        char place[200];
+        fprintf(term->out, "  %7s  %9s blocks of %9s, %9s live at the peak  %s  %s\n",
+                figure_share(share((double)site->count, (double)advice->sites->totals.allocations))
+                    .text,
+                figure_count(site->count).text,
+                figure_bytes(lab_distribution_quantile(&site->sizes, 0.5)).text,
+                figure_bytes(site->peak_bytes).text, function_of(advice, site),
+                place_word(advice, site, place, sizeof(place)));
+        print_chain(term, advice, site);
+    }
+    free(sites);
+}
+
+static void print_head(const struct term *term, const struct advice *advice)
 {
     const struct lab_totals *totals = &advice->sites->totals;
     fprintf(term->out, "%s%s%s\n", term_style(term, TERM_BOLD), advice->info->command,
@@ -376,22 +496,41 @@ void advise_print(const struct term *term, const struct advice *advice)
                 "%s events were lost while recording: figures are too small by as much\n",
                 figure_count(advice->process->lost).text);
     }
-    if (advice->proposal_count == 0) {
-        fputs("\nNothing was found that a change would make better.\n", term->out);
-    } else {
+}
+
+void advise_print(const struct term *term, const struct advice *advice)
+{
+    size_t worthy = 0;
+    for (size_t i = 0; i < advice->proposal_count; i++) {
+        worthy += class_of(&advice->proposals[i]) == 0;
+    }
+    print_head(term, advice);
+    if (worthy > 0) {
         fprintf(term->out,
                 "\nWhat to change, the best first; replayed %u times with and without each change, "
                 "over %s\n",
                 advice->rounds, advice->allocator);
+    } else {
+        fputs("\nNothing was found that a change would make faster or smaller.\n", term->out);
     }
+    size_t number = 0;
     for (size_t i = 0; i < advice->proposal_count; i++) {
-        print_proposal(term, advice, i);
+        const struct proposal *proposal = &advice->proposals[i];
+        if (class_of(proposal) == 0 ||
+            (class_of(proposal) == 1 && proposal->finding->kind != LAB_FIND_LEAK)) {
+            print_proposal(term, advice, proposal, ++number);
+        }
     }
+    if (worthy == 0) {
+        print_largest(term, advice);
+    }
+    print_leaks(term, advice);
+    print_vain(term, advice);
     if (advice->finding_count > advice->proposal_count) {
         fprintf(term->out, "\n%zu smaller findings are left out; --top %zu shows all\n",
                 advice->finding_count - advice->proposal_count, advice->finding_count);
     }
-    const char *hint = symbols_hint(advice->symbols, 0);
+    const char *hint;
     for (size_t i = 0; i < 3 && (hint = symbols_hint(advice->symbols, i)) != NULL; i++) {
         fprintf(term->out, "%s%snote: %s%s\n", i == 0 ? "\n" : "", term_style(term, TERM_DIM), hint,
                 term_style(term, TERM_PLAIN));

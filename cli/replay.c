@@ -514,18 +514,19 @@ struct outputs {
     struct output json, html;
 };
 
-static bool open_outputs(struct outputs *outputs, const struct request *request)
+/* 0, or the exit status after a complaint. */
+static int open_outputs(struct outputs *outputs, const struct request *request)
 {
     char page[PATH_MAX];
     *outputs = (struct outputs){0};
-    if (!output_open(&outputs->json, "json", request->json_file)) {
-        return false;
-    }
     if (request->html_file != NULL && !page_find(page, sizeof(page))) {
         cli_complain("--html: this build of Freehold has no page: %s", page);
-        return false;
+        return CLI_LACKING;
     }
-    return output_open(&outputs->html, "html", request->html_file);
+    return output_open(&outputs->json, "json", request->json_file) &&
+                   output_open(&outputs->html, "html", request->html_file)
+               ? 0
+               : CLI_USAGE;
 }
 
 static void drop_outputs(struct outputs *outputs)
@@ -546,11 +547,63 @@ static bool write_json(struct output *output, struct json_object *root)
     return output_finish(output);
 }
 
-static bool write_html(struct output *output, struct json_object *root)
+/* The file as a data URI; NULL: it can't be read, is too large to be a part of a page, or there is no memory. */
+static char *data_uri(const char *path)
+{
+    enum { MOST = 1 << 20 };
+    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    unsigned char *bytes = malloc(MOST + 2);
+    char *uri = malloc(64 + MOST / 3 * 4 + 8);
+    FILE *file = fopen(path, "re");
+    const size_t size = bytes != NULL && file != NULL ? fread(bytes, 1, MOST, file) : 0;
+    if (file != NULL) {
+        fclose(file);
+    }
+    if (uri == NULL || size == 0 || size == MOST) {
+        free(bytes);
+        free(uri);
+        return NULL;
+    }
+    char *out =
+        uri + sprintf(uri, "data:image/%s;base64,", has_suffix(path, ".svg") ? "svg+xml" : "png");
+    bytes[size] = bytes[size + 1] = 0;
+    for (size_t i = 0; i < size; i += 3) {
+        const unsigned three =
+            (unsigned)bytes[i] << 16 | (unsigned)bytes[i + 1] << 8 | bytes[i + 2];
+        *out++ = digits[three >> 18];
+        *out++ = digits[three >> 12 & 63];
+        *out++ = i + 1 < size ? digits[three >> 6 & 63] : '=';
+        *out++ = i + 2 < size ? digits[three & 63] : '=';
+    }
+    *out = '\0';
+    free(bytes);
+    return uri;
+}
+
+/* The pictures of --map become part of the page. */
+static void embed_maps(const struct request *request, struct json_object *root)
+{
+    struct json_object *allocators = json_object_object_get(root, "allocators");
+    for (size_t i = 0; i < request->count; i++) {
+        const struct lab_contestant *who = &request->contestants[i];
+        const bool is_drawn = who->map[0] != '\0' && who->map_error == 0 && !who->is_missing &&
+                              who->state == LAB_DONE;
+        char *uri = is_drawn ? data_uri(who->map) : NULL;
+        if (uri != NULL) {
+            json_object_object_add(json_object_array_get_idx(allocators, i), "map",
+                                   json_object_new_string(uri));
+            free(uri);
+        }
+    }
+}
+
+static bool write_html(const struct request *request, struct output *output,
+                       struct json_object *root)
 {
     if (output->stream == NULL) {
         return true;
     }
+    embed_maps(request, root);
     const int error = page_write(output->stream, "replay", root);
     if (error != 0) {
         cli_complain("--html: the page can't be written: %s", strerror(-error));
@@ -587,7 +640,8 @@ static int report_all(const struct request *request, const struct replay_report 
         cli_complain("%s", report->damage);
     }
     struct json_object *root = replay_json(report);
-    const bool is_written = write_json(&outputs->json, root) && write_html(&outputs->html, root);
+    const bool is_written =
+        write_json(&outputs->json, root) && write_html(request, &outputs->html, root);
     json_object_put(root);
     if (!is_written || !are_maps_drawn(request)) {
         return CLI_USAGE;
@@ -676,7 +730,8 @@ int cli_replay(int argc, char **argv)
         return problem.exit_status;
     }
     status = CLI_USAGE;
-    if (open_outputs(&outputs, &request)) {
+    status = open_outputs(&outputs, &request);
+    if (status == 0) {
         status = replay(&request, trace, &outputs);
     }
     drop_outputs(&outputs);

@@ -15,6 +15,7 @@
 #include "freehold/fixed.h"
 #include "freehold/half_fit.h"
 #include "freehold/heap.h"
+#include "freehold/mesh.h"
 #include "freehold/movable.h"
 #include "freehold/pool.h"
 #include "freehold/slab.h"
@@ -165,6 +166,23 @@ static int open_movable(const struct fh_place_options *place, struct fh_allocato
     return error;
 }
 
+/* Its memory is a memfd's, since only that can show at two addresses. */
+static int open_mesh(const struct fh_place_options *place, struct fh_allocator *out)
+{
+    static struct fh_source_memfd memory;
+    static struct fh_mesh mesh;
+    struct fh_mesh_options options = {.place = *place};
+    options.place.source = fh_source_memfd_init(&memory, true);
+    if (options.place.source == NULL) {
+        return -errno;
+    }
+    const int error = fh_mesh_init(&mesh, &options);
+    if (error == 0) {
+        *out = fh_mesh_allocator(&mesh);
+    }
+    return error;
+}
+
 static int open_heap(const struct fh_place_options *place, struct fh_allocator *out)
 {
     const struct fh_heap_options options = {
@@ -200,6 +218,7 @@ const struct lab_manager lab_managers[] = {
      MOST_TAGGED, open_half_fit},
     {"buddy", "powers of two that halve and join", LAB_CONTIGUOUS, 0, open_buddy},
     {"movable", "blocks behind handles, here pinned and never compacted", 0, 0, open_movable},
+    {"mesh", "blocks of a size at random in their pages, here never meshed", 0, 0, open_mesh},
     {"heap", "the general-purpose heap, one of its own (fh_heap_create)", 0, 0, open_heap},
 };
 const size_t lab_manager_count = sizeof(lab_managers) / sizeof(lab_managers[0]);

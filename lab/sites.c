@@ -21,6 +21,8 @@
  */
 #include "sites.h"
 
+#include "funnels.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -208,6 +210,13 @@ static size_t frames_of(const struct lab_sites_state *state, uint32_t id,
     return count < MOST_FRAMES ? count : MOST_FRAMES;
 }
 
+static bool is_wrapper(const struct lab_names *names, uint64_t frame, uint64_t time_ns)
+{
+    return names->is_wrapper(names->context, frame, time_ns) ||
+           (names->funnels != NULL &&
+            lab_funnels_has(names->funnels, names->function_of(names->context, frame, time_ns)));
+}
+
 /* NULL without memory. */
 static const struct stack *stack_of(struct lab_sites_state *state, uint32_t id, uint64_t time_ns)
 {
@@ -226,7 +235,7 @@ static const struct stack *stack_of(struct lab_sites_state *state, uint32_t id, 
     const struct lab_names *names = &state->names;
     const size_t count = frames_of(state, id, frames);
     size_t depth = 0;
-    while (depth < count && names->is_wrapper(names->context, frames[depth], time_ns)) {
+    while (depth < count && is_wrapper(names, frames[depth], time_ns)) {
         depth++;
     }
     depth = depth < count ? depth : 0; /* wrappers all the way: then the first of them */

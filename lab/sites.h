@@ -9,7 +9,7 @@
  *
  * A site is a return address: that of the innermost frame of an allocation's stack that is the program's own, outside of
  * allocators and their wrappers. What is a wrapper, and which function an address is in, the caller
- * says (struct lab_names), so that nothing here reads files.
+ * says (struct lab_names), so that nothing here reads files; wrappers that have no telling name are found by funnels.h.
  */
 #ifndef FH_LAB_SITES_H
 #define FH_LAB_SITES_H
@@ -22,11 +22,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct lab_funnels;
+
 /* `frame` is a return address. */
 struct lab_names {
     void *context;
     bool (*is_wrapper)(void *context, uint64_t frame, uint64_t time_ns);
     uint64_t (*function_of)(void *context, uint64_t frame, uint64_t time_ns);
+    const struct lab_funnels *funnels; /* functions that are wrappers, too; NULL: none */
 };
 
 enum {

@@ -45,6 +45,9 @@ enum {
     MOMENTS = 64,
     JOB_FD = 3,
     OPS_FD = 4,
+    FEW_ROUNDS = 5,
+    BEYOND_BELIEF =
+        10, /* times what the changed calls cost at the mean: that is the machine's doing */
     NOISE_PERCENT = 1, /* of time: what replays of one program differ by on a quiet machine */
     NOISE_BYTES = 200, /* parts of memory */
     NOISE_PAGES = 4,
@@ -483,8 +486,25 @@ static double quantile(const double *sorted, unsigned count, double share)
     return sorted[low] + (at - low) * (sorted[high] - sorted[low]);
 }
 
+/* What the change is about, of all calls or of all bytes: the larger share. A resize may copy, and cost like thousands. */
+static double share_of(const struct lab_sites *sites, const struct lab_finding *finding)
+{
+    double calls = 0;
+    double bytes = 0;
+    for (size_t i = 0; i < finding->site_count; i++) {
+        const struct lab_site *site = &sites->site[finding->sites[i]];
+        calls += (double)(site->count + site->frees);
+        bytes += (double)site->bytes;
+        if (site->grows > 0) {
+            return 1;
+        }
+    }
+    return fmax(calls / (double)sites->op_count,
+                sites->totals.bytes > 0 ? bytes / (double)sites->totals.bytes : 0);
+}
+
 static void judge(struct lab_trial *trial, double *before, double *after, double *saved,
-                  size_t page)
+                  size_t page, double part)
 {
     const unsigned count = trial->rounds;
     qsort(before, count, sizeof(double), ascending);
@@ -493,16 +513,20 @@ static void judge(struct lab_trial *trial, double *before, double *after, double
     trial->before_ns = quantile(before, count, 0.5);
     trial->after_ns = quantile(after, count, 0.5);
     trial->saved_ns = quantile(saved, count, 0.5);
-    trial->noise_ns = fmax(quantile(saved, count, 0.75) - quantile(saved, count, 0.25),
-                           trial->before_ns * NOISE_PERCENT / 100);
-    trial->is_time_noise = fabs(trial->saved_ns) <= trial->noise_ns;
+    /* Of few rounds the quartiles are guesses: then all of them have to agree. */
+    const double spread = count < FEW_ROUNDS
+                              ? saved[count - 1] - saved[0]
+                              : quantile(saved, count, 0.75) - quantile(saved, count, 0.25);
+    trial->noise_ns = fmax(spread, trial->before_ns * NOISE_PERCENT / 100);
+    trial->is_time_noise = fabs(trial->saved_ns) <= trial->noise_ns ||
+                           fabs(trial->saved_ns) > BEYOND_BELIEF * part * trial->before_ns;
     trial->saved_bytes = (int64_t)trial->before_bytes - (int64_t)trial->after_bytes;
     const double difference = fabs((double)trial->saved_bytes);
     trial->is_bytes_noise = difference <= (double)trial->before_bytes / NOISE_BYTES ||
                             difference <= (double)(NOISE_PAGES * page);
 }
 
-static int replay_both(struct both *both, struct lab_trial *trial, unsigned rounds,
+static int replay_both(struct both *both, struct lab_trial *trial, unsigned rounds, double part,
                        void (*tick)(void *context), void *context)
 {
     double before[LAB_MOST_TRIALS];
@@ -531,7 +555,7 @@ static int replay_both(struct both *both, struct lab_trial *trial, unsigned roun
     trial->rounds = rounds;
     trial->before_bytes = both->job[0].peak_bytes;
     trial->after_bytes = both->job[1].peak_bytes;
-    judge(trial, before, after, saved, (size_t)sysconf(_SC_PAGESIZE));
+    judge(trial, before, after, saved, (size_t)sysconf(_SC_PAGESIZE), part);
     return 0;
 }
 
@@ -557,7 +581,7 @@ void lab_trial_run(struct lab_trial *trial, const struct lab_sites *sites,
         both.job[1] = both.job[0];
         both.job[1].change = finding->change;
         both.job[1].size = finding->size;
-        trial->error = replay_both(&both, trial, rounds, tick, context);
+        trial->error = replay_both(&both, trial, rounds, share_of(sites, finding), tick, context);
     }
     for (unsigned i = 0; i < 2; i++) {
         struct lab_op *ops = i == 0 ? plain : changed;

@@ -13,10 +13,12 @@ struct lab_trial {
     unsigned rounds;
     double before_ns, after_ns; /* medians of processor time */
     double saved_ns;            /* median of the differences within a round */
-    double noise_ns;            /* the distance of their quartiles, but at least 1 % of before_ns */
+    double
+        noise_ns; /* the distance of their quartiles (of less than five rounds: their range), but at least 1 % of before_ns */
     uint64_t before_bytes, after_bytes; /* most memory in RAM that the replay took */
     int64_t saved_bytes;
-    bool is_time_noise;  /* |saved_ns| is not above noise_ns */
+    bool
+        is_time_noise; /* |saved_ns| is not above noise_ns, or more than the changed calls can cost */
     bool is_bytes_noise; /* |saved_bytes| is not above 1/200 of before_bytes or four pages */
 };
 

@@ -22,6 +22,7 @@
 #include "freehold/fragmentation.h"
 #include "freehold/half_fit.h"
 #include "freehold/heap.h"
+#include "freehold/locked.h"
 #include "freehold/mesh.h"
 #include "freehold/movable.h"
 #include "freehold/place.h"
@@ -360,6 +361,7 @@ struct subject {
     } as;
     struct fh_account account;
     struct fh_context *context;
+    struct fh_locked locked;
     struct fh_source_buffer buffer_source;
     void *quarantined[SUBJECT_QUARANTINED];
     unsigned char *memory; /* of GROUND_BUFFER, between two guards */
@@ -865,6 +867,37 @@ static inline void tend_scratch(struct subject *subject)
     fh_scratch_trim();
 }
 
+/* ---- locks around others ----------------------------------------------------------------------- */
+
+static inline int open_locked(struct subject *subject, int error, enum fh_locked_kind kind)
+{
+    if (error != 0)
+        return error;
+    error = fh_locked_init(&subject->locked,
+                           &(struct fh_locked_options){.inner = subject->allocator, .kind = kind});
+    if (error != 0)
+        fh_allocator_destroy(&subject->allocator);
+    else
+        subject->allocator = fh_locked_allocator(&subject->locked);
+    return error;
+}
+
+static inline int open_locked_tlsf(struct subject *subject, const struct fh_place_options *place)
+{
+    return open_locked(subject, open_tlsf(subject, place), FH_LOCKED_MUTEX);
+}
+
+static inline int open_magazines_fit(struct subject *subject, const struct fh_place_options *place)
+{
+    return open_locked(subject, open_best_fit(subject, place), FH_LOCKED_MAGAZINES);
+}
+
+static inline int open_magazines_buddy(struct subject *subject,
+                                       const struct fh_place_options *place)
+{
+    return open_locked(subject, open_buddy(subject, place), FH_LOCKED_MAGAZINES);
+}
+
 /* ---- the table --------------------------------------------------------------------------------- */
 
 /* A heap's smallest unit is a granule of 64 KiB for each class in use, so its budget is large and no
@@ -883,6 +916,9 @@ static inline void tend_scratch(struct subject *subject)
 #define BUMP_KIND                                                                                  \
     .budget = (size_t)2 << 20, .sure = (size_t)1 << 20, .largest = (size_t)64 << 10,               \
     .largest_align = 4096
+
+/* A free is written down and looked at later. */
+#define MAGAZINE_TRAITS (TRAIT_BLIND_INVALID | TRAIT_BLIND_INTERIOR | TRAIT_BLIND_SIZE)
 
 #define HEAP_TRAITS (TRAIT_NEVER_ASKS | TRAIT_SLOW_SURVEY)
 
@@ -919,6 +955,8 @@ static const struct subject_kind subject_kinds[] = {
     {"slab", open_slab, .tend = tend_slab, .grounds = ON_BUFFER | ON_SOURCE,
      .budget = (size_t)768 << 10, .sure = (size_t)64 << 10, .largest = POOL_SIZE,
      .largest_align = FH_ALIGN_DEFAULT},
+    {"slab", open_slab, .grounds = ON_ANYTHING, .budget = (size_t)768 << 10,
+     .sure = (size_t)64 << 10, .largest = POOL_SIZE, .largest_align = FH_ALIGN_DEFAULT},
     {"first-fit", open_first_fit, range_of_tags, attach_fit, .grounds = ON_ANYTHING, RANGE_KIND},
     {"next-fit", open_next_fit, range_of_tags, attach_fit, .grounds = ON_ANYTHING, RANGE_KIND},
     {"best-fit", open_best_fit, range_of_tags, attach_fit, .grounds = ON_ANYTHING, RANGE_KIND},
@@ -937,6 +975,11 @@ static const struct subject_kind subject_kinds[] = {
      .budget = (size_t)4 << 20, .sure = (size_t)256 << 10, .largest = (size_t)64 << 10,
      .largest_align = 4096},
     {"buddy-shared", open_shared_buddy, whole_range, attach_buddy, .grounds = ON_ANYTHING,
+     RANGE_KIND},
+    {"locked-tlsf", open_locked_tlsf, .grounds = ON_ANYTHING, RANGE_KIND},
+    {"magazines-fit", open_magazines_fit, .grounds = ON_ANYTHING, .traits = MAGAZINE_TRAITS,
+     RANGE_KIND},
+    {"magazines-buddy", open_magazines_buddy, .grounds = ON_ANYTHING, .traits = MAGAZINE_TRAITS,
      RANGE_KIND},
 };
 

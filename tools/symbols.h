@@ -49,7 +49,7 @@ size_t symbols_look_up(struct symbols *symbols, uint64_t address, uint64_t time_
                        const struct symbols_frame **frames);
 
 /* Where the function begins that the address is in (not an inlined one): equal for two addresses exactly when they are in the
- * same function. The address itself where no function is known. */
+ * same function; known in stripped files, too. The address itself where no function is known. */
 uint64_t symbols_function_begin(struct symbols *symbols, uint64_t address, uint64_t time_ns);
 
 /* What stands in the way of better names: one sentence a module that was looked into in vain; NULL beyond the

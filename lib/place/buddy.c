@@ -41,12 +41,12 @@
  * of the order in them. A bit too many is found and cleared by the next search, a bit too few never
  * lasts.
  *
- * The private kind. For orders of which 46 blocks are less than 1/128 of the range, up to 46 freed
+ * The private kind. For orders of which 62 blocks are less than 1/128 of the range, up to 62 freed
  * blocks wait on a stack, still marked as allocated: most allocations and frees touch one stack and
  * one line. When a stack is full its older half is coalesced, and all of them before an allocation
  * fails, a walk, or a measurement (lazy coalescing, Barkley and Lee 1989). Lest a block be there
- * twice, no two blocks on a stack agree in the low nine bits of their number; a bit for each of the
- * 512 says whether there is one.
+ * twice, no two blocks on a stack agree in the low eleven bits of their number; a bit for each of
+ * the 2048 says whether there is one.
  *
  * The shared kind. All is in the words of the lines, and a pair lies in one word, so one
  * compare-and-swap decides between the two ends of a free at order k:
@@ -88,8 +88,8 @@
 enum {
     ORDERS = 32,
     LINE_WORDS = 8,
-    STACK = 46,   /* blocks that wait: as many as make four cache lines with what belongs to them */
-    FILTER = 512, /* its bits: one free in 32 meets one that is set, and coalesces at once */
+    STACK = 62, /* blocks that wait: as many as make eight cache lines with what belongs to them */
+    FILTER = 2048,   /* its bits: one free in 100 meets one that is set, and coalesces at once */
     STACKS_MAX = 16, /* orders that have a stack */
     SLOTS = 8,       /* places where threads begin to search */
     LOOKS = 1000,    /* at most, of an allocation that fails while others move */
@@ -226,8 +226,17 @@ FH_INLINE unsigned pair_at(struct spot spot)
 static const uint64_t paths[32] = {FH_PATHS(0),  FH_PATHS(4),  FH_PATHS(8),  FH_PATHS(12),
                                    FH_PATHS(16), FH_PATHS(20), FH_PATHS(24), FH_PATHS(28)};
 
-/* The first pair that is not 00 on a unit's path in one line: its order there, 8 when there is
- * none. */
+/* The order of a pair, by its bit in a word; of orders 5-7 by 64 and its bit among theirs. */
+#define FH_TWO(r)   r, r
+#define FH_FOUR(r)  FH_TWO(r), FH_TWO(r)
+#define FH_EIGHT(r) FH_FOUR(r), FH_FOUR(r)
+
+static const unsigned char pair_orders[64 + 8] = {
+    FH_EIGHT(0), FH_EIGHT(0), FH_EIGHT(0), FH_EIGHT(0), FH_EIGHT(1), FH_EIGHT(1), FH_EIGHT(2),
+    FH_FOUR(3),  FH_TWO(4),   FH_TWO(0),   FH_TWO(5),   FH_TWO(6),   FH_TWO(7),   FH_TWO(8)};
+
+/* The first pair that is not 00 on a unit's path in one line: its order there; 11 of order 8 when
+ * there is none. */
 struct pair {
     unsigned r, bits;
 };
@@ -239,13 +248,11 @@ FH_INLINE struct pair first_pair(const uint64_t *line, unsigned u)
     uint64_t low = __atomic_load_n(&line[word], __ATOMIC_RELAXED) & paths[u & 31];
     uint64_t high = __atomic_load_n(&line[word & 6], __ATOMIC_RELAXED) >> 62 |
                     __atomic_load_n(&line[(word & 4) | 1], __ATOMIC_RELAXED) >> 62 << 2 |
-                    __atomic_load_n(&line[3], __ATOMIC_RELAXED) >> 62 << 4 | 1u << 6;
+                    __atomic_load_n(&line[3], __ATOMIC_RELAXED) >> 62 << 4 | 3u << 6;
     /* Which of the two it is can't be foretold: chosen without a branch. */
-    uint64_t is_low = (uint64_t)0 - (low != 0), marks = low | (high & ~is_low);
-    unsigned bit = (unsigned)__builtin_ctzll(marks), pair = bit >> 1;
-    /* 31 - pair is 16-31 in order 0, 8-15 in order 1, and so on. */
-    unsigned r_low = (unsigned)__builtin_clz(31 - pair) - 27, r_high = 5 + pair;
-    unsigned r = r_high ^ ((r_low ^ r_high) & (unsigned)is_low);
+    uint64_t is_high = (uint64_t)(low != 0) - 1, marks = low | (high & is_high);
+    unsigned bit = (unsigned)__builtin_ctzll(marks);
+    unsigned r = pair_orders[bit + (unsigned)(is_high & 64)];
     return (struct pair){r, (unsigned)(marks >> (bit & 62)) & 3};
 }
 
@@ -845,10 +852,13 @@ static int order_of_block(const struct fh_buddy *buddy, const void *block, size_
     return -1;
 }
 
-/* Orders that free_fast serves: none where a free has more to do. */
+/* Orders that free_fast serves: those that one line of layer 0 tells of, none where a free has more
+ * to do. */
 static unsigned quick_orders(const struct fh_buddy *buddy)
 {
-    return buddy->is_poisoning || buddy->state->aligned != 0 ? 0 : buddy->state->stacks;
+    return buddy->is_poisoning || buddy->state->aligned != 0
+               ? 0
+               : (unsigned)fh_min(buddy->state->stacks, 9);
 }
 
 /* The caller holds an allocated block: it becomes free. False when somebody else freed it first. */
@@ -913,8 +923,11 @@ static FH_NOINLINE void free_slow(struct fh_buddy *buddy, void *block, const siz
 /* Private, of an order with a stack that has room, no alignment to forget: nearly always. */
 FH_INLINE bool free_fast(struct fh_buddy *buddy, void *block, int expected_order)
 {
-    size_t unit = unit_of(buddy, block);
-    if (FH_UNLIKELY(unit == NONE))
+    const struct fh_buddy_state *state = buddy->state;
+    size_t offset = (size_t)((uintptr_t)block - (uintptr_t)buddy->origin);
+    /* Rotated: an offset that is no multiple of a unit is beyond every range. */
+    size_t unit = offset >> buddy->unit_shift | offset << (-buddy->unit_shift & 63);
+    if (FH_UNLIKELY(unit - state->first >= (size_t)state->units - state->first))
         return false;
     struct pair pair =
         first_pair(buddy->layers[0] + (unit >> 8) * LINE_WORDS, (unsigned)(unit & 255));
@@ -922,7 +935,7 @@ FH_INLINE bool free_fast(struct fh_buddy *buddy, void *block, int expected_order
     /* A block begins at a multiple of its size; a unit is one if its side is not the marked one. */
     size_t wrong = (unit & (((size_t)1 << order) - 1)) |
                    (size_t)(pair.bits >> (unit >> pair.r & 1) & 1 & ~is_block);
-    if (FH_UNLIKELY((wrong | (pair.r == 8)) != 0 || order >= buddy->quick ||
+    if (FH_UNLIKELY(wrong != 0 || order >= buddy->quick ||
                     (expected_order >= 0 && order != (unsigned)expected_order)))
         return false;
     return keep(buddy, unit, order);

@@ -31,6 +31,7 @@
 #include "base/core/bits.h"
 #include "base/core/fail.h"
 #include "base/core/misuse.h"
+#include "base/core/plant.h"
 #include "base/message.h"
 #include "place/general.h"
 
@@ -292,7 +293,7 @@ static void free_sized(struct fh_context *context, void *block, size_t size, siz
         return;
     }
     discharge(context, charged(context, block, size));
-    fh_free_sized(&context->own, block, size, align);
+    fh_free_sized(&context->own, FH_PLANT(context_keeps_what_is_freed, NULL, block), size, align);
 }
 
 void fh_context_free(struct fh_context *context, void *block, size_t size)

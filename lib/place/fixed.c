@@ -198,14 +198,28 @@ void fh_fixed_free_sized(struct fh_fixed *fixed, void *block, size_t size, size_
         give_back(fixed, block);
 }
 
+/* Of the block's `room` bytes, new_size may be used from now on; old_size 0: how many could is not known. */
+static void show(unsigned char *block, size_t old_size, size_t new_size, size_t room)
+{
+    if (old_size == 0)
+        fh_unpoison_defined(block, new_size);
+    else if (new_size > old_size)
+        fh_unpoison(block + old_size, new_size - old_size);
+    fh_poison(block + new_size, room - new_size);
+}
+
 bool fh_fixed_resize_in_place(struct fh_fixed *fixed, void *block, size_t old_size, size_t new_size)
 {
     struct fh_fixed_state *state = fixed->state;
     size_t offset = (uintptr_t)block - (uintptr_t)blocks_of(fixed);
     if (!is_block(fixed, block, old_size) || new_size > fixed->bytes - offset)
         return false;
-    if (!is_last(fixed, block, old_size))
-        return steps_of(new_size) <= steps_of(old_size);
+    if (!is_last(fixed, block, old_size)) {
+        if (steps_of(new_size) > steps_of(old_size))
+            return false;
+        show(block, old_size, new_size, steps_of(old_size) * STEP);
+        return true;
+    }
     uint32_t end = (uint32_t)(offset / STEP) + steps_of(new_size);
     if (end > fixed->bytes / STEP)
         return false;
@@ -214,10 +228,7 @@ bool fh_fixed_resize_in_place(struct fh_fixed *fixed, void *block, size_t old_si
     state->used = end;
     if (end > state->peak)
         state->peak = end;
-    if (end * STEP > old_end)
-        fh_unpoison(blocks_of(fixed) + old_end, end * STEP - old_end);
-    else
-        fh_poison(blocks_of(fixed) + end * STEP, old_end - end * STEP);
+    show(block, old_size, new_size, fh_max(old_end, end * STEP) - offset);
     return true;
 }
 

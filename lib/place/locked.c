@@ -156,11 +156,17 @@ static void settle(struct fh_locked *locked, struct mine *mine)
     }
 }
 
-static void drain_all(struct fh_locked *locked, struct mine *mine)
+/* Locked: all goes back; false when there was nothing. */
+static bool drain_all(struct fh_locked *locked, struct mine *mine)
 {
+    uint32_t blocks = mine->pending_count;
     settle(locked, mine);
-    for (unsigned index = 0; index < CLASSES; index++)
-        drain_class(locked, mine, index, mine->magazines[index].count);
+    for (unsigned index = 0; index < CLASSES; index++) {
+        uint32_t count = mine->magazines[index].count;
+        drain_class(locked, mine, index, count);
+        blocks += count;
+    }
+    return blocks > 0;
 }
 
 /* Locked. */
@@ -169,7 +175,7 @@ static void retire(struct fh_locked *locked, struct mine *mine)
     *mine->link = mine->next;
     if (mine->next != NULL)
         mine->next->link = mine->link;
-    drain_all(locked, mine);
+    (void)drain_all(locked, mine);
     fh_lock_acquire(&spare.lock);
     mine->next = spare.first;
     spare.first = mine;
@@ -237,8 +243,7 @@ static void refill(struct fh_locked *locked, struct mine *mine, unsigned index, 
             break;
         magazine->blocks[magazine->count++] = block;
     }
-    if (magazine->count == 0) {
-        drain_all(locked, mine);
+    if (magazine->count == 0 && drain_all(locked, mine)) {
         void *block = fh_alloc_with(&locked->inner, class_size(index), 0, flags);
         if (block != NULL)
             magazine->blocks[magazine->count++] = block;
@@ -248,21 +253,36 @@ static void refill(struct fh_locked *locked, struct mine *mine, unsigned index, 
 
 /* ---- the interface --------------------------------------------------------------------------- */
 
+static bool has_class(const struct fh_locked *locked, size_t size)
+{
+    return locked->kind == FH_LOCKED_MAGAZINES && size <= locked->largest;
+}
+
 static bool is_small(const struct fh_locked *locked, size_t size, size_t align)
 {
-    return locked->kind == FH_LOCKED_MAGAZINES && size <= locked->largest &&
-           align <= FH_ALIGN_DEFAULT;
+    return has_class(locked, size) && align <= FH_ALIGN_DEFAULT;
+}
+
+/* What the inner allocator is asked for: whatever the alignment, since a resize does not know it. */
+static size_t rounded(const struct fh_locked *locked, size_t size)
+{
+    return has_class(locked, size) ? class_size(class_of(size)) : size;
+}
+
+/* Of a block that is to be resized; 0 stays "you know". */
+static size_t rounded_old(const struct fh_locked *locked, size_t size)
+{
+    return size == 0 ? 0 : rounded(locked, size);
 }
 
 static void *alloc_locked(struct fh_locked *locked, size_t size, size_t align, unsigned flags)
 {
     struct mine *mine = find_mine(locked);
     bool was_taken = enter(locked);
-    void *block = fh_alloc_with(&locked->inner, size, align, flags);
-    if (block == NULL && mine != NULL && was_taken) {
-        drain_all(locked, mine);
-        block = fh_alloc_with(&locked->inner, size, align, flags);
-    }
+    size_t whole = rounded(locked, size);
+    void *block = fh_alloc_with(&locked->inner, whole, align, flags);
+    if (block == NULL && mine != NULL && was_taken && drain_all(locked, mine))
+        block = fh_alloc_with(&locked->inner, whole, align, flags);
     leave(locked, was_taken);
     return block;
 }
@@ -274,9 +294,7 @@ static void *op_alloc(void *self, size_t size, size_t align, unsigned flags)
                             ? find_mine(locked)
                             : NULL;
     if (mine == NULL)
-        return alloc_locked(locked,
-                            is_small(locked, size, align) ? class_size(class_of(size)) : size,
-                            align, flags);
+        return alloc_locked(locked, size, align, flags);
     unsigned index = class_of(size);
     struct magazine *magazine = &mine->magazines[index];
     if (FH_UNLIKELY(magazine->count == 0)) {
@@ -322,8 +340,11 @@ static void op_free_sized(void *self, void *block, size_t size, size_t align)
     struct mine *mine = is_small(locked, size, align) ? find_mine(locked) : NULL;
     if (mine == NULL) {
         bool was_taken = enter(locked);
-        fh_free_sized(&locked->inner, block,
-                      is_small(locked, size, align) ? class_size(class_of(size)) : size, align);
+        /* A block out of a magazine may be larger than its class. */
+        if (has_class(locked, size) && !fh_allocator_can(&locked->inner, FH_ALLOCATOR_NEEDS_SIZE))
+            fh_free(&locked->inner, block);
+        else
+            fh_free_sized(&locked->inner, block, rounded(locked, size), align);
         leave(locked, was_taken);
         return;
     }
@@ -343,9 +364,9 @@ static void op_free_sized(void *self, void *block, size_t size, size_t align)
 static bool op_resize_in_place(void *self, void *block, size_t old_size, size_t new_size)
 {
     struct fh_locked *locked = self;
-    size_t size = is_small(locked, new_size, 0) ? class_size(class_of(new_size)) : new_size;
     bool was_taken = enter(locked);
-    bool is_done = fh_resize_in_place(&locked->inner, block, old_size, size);
+    bool is_done = fh_resize_in_place(&locked->inner, block, rounded_old(locked, old_size),
+                                      rounded(locked, new_size));
     leave(locked, was_taken);
     return is_done;
 }
@@ -355,14 +376,12 @@ static void *op_resize(void *self, void *block, size_t old_size, size_t new_size
     struct fh_locked *locked = self;
     if (block == NULL)
         return op_alloc(self, new_size, align, 0);
-    size_t size = is_small(locked, new_size, 0) ? class_size(class_of(new_size)) : new_size;
+    size_t old = rounded_old(locked, old_size), size = rounded(locked, new_size);
     struct mine *mine = find_mine(locked);
     bool was_taken = enter(locked);
-    void *moved = fh_resize_sized(&locked->inner, block, old_size, size, align);
-    if (moved == NULL && mine != NULL && was_taken) {
-        drain_all(locked, mine);
-        moved = fh_resize_sized(&locked->inner, block, old_size, size, align);
-    }
+    void *moved = fh_resize_sized(&locked->inner, block, old, size, align);
+    if (moved == NULL && mine != NULL && was_taken && drain_all(locked, mine))
+        moved = fh_resize_sized(&locked->inner, block, old, size, align);
     leave(locked, was_taken);
     return moved;
 }
@@ -414,7 +433,7 @@ void fh_locked_drain(struct fh_locked *locked)
     if (mine == NULL)
         return;
     bool was_taken = enter(locked);
-    drain_all(locked, mine);
+    (void)drain_all(locked, mine);
     leave(locked, was_taken);
 }
 

@@ -49,6 +49,7 @@
 #include "base/core/bits.h"
 #include "base/core/fail.h"
 #include "base/core/misuse.h"
+#include "base/core/plant.h"
 #include "base/core/probe.h"
 #include "base/core/random.h"
 #include "os/sys.h"
@@ -482,7 +483,7 @@ static void *alloc_small(struct fh_mesh *m, uint32_t kind, bool may_grow)
     struct span *span = span_at(m, vector->span);
     uint32_t slot = vector->slots[--vector->count];
     flip(span->bits, slot);
-    flip(span->all, slot);
+    flip(span->all, FH_PLANT(mesh_takes_wrong_slot, slot ^ 1, slot));
     span->live++;
     span->group_live++;
     span->resident |= (uint16_t)slot_pages(kind, slot);

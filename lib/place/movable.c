@@ -60,6 +60,7 @@
 #include "base/core/bits.h"
 #include "base/core/fail.h"
 #include "base/core/misuse.h"
+#include "base/core/plant.h"
 #include "base/core/poison.h"
 #include "base/core/probe.h"
 #include "os/sys.h"
@@ -404,7 +405,9 @@ static void count_fixed(struct fh_movable *m, uint32_t granule, bool is_more)
 static size_t place_header(const struct fh_movable *m, size_t begin, size_t align)
 {
     size_t base = (uintptr_t)m->base >> GRANULE_SHIFT;
-    return fh_align_up(base + begin + 1, align >> GRANULE_SHIFT) - base - 1;
+    return fh_align_up(base + begin + 1,
+                       FH_PLANT(movable_forgets_alignment, 1, align >> GRANULE_SHIFT)) -
+           base - 1;
 }
 
 static void gap_close(struct fh_movable *m, struct gap *gap)
@@ -898,7 +901,7 @@ static struct header *alloc_header(struct fh_movable *m, size_t size, size_t ali
         return NULL;
     }
     if (flags & FH_ALLOC_ZEROED)
-        __builtin_memset(h + 1, 0, usable_of(h));
+        __builtin_memset(h + 1, 0, FH_PLANT(movable_zeroes_half, size / 2, usable_of(h)));
     return h;
 }
 
@@ -1733,7 +1736,8 @@ static struct header *block_or_report(struct fh_movable *m, const void *block)
         return h;
     const struct state *s = state_of(m);
     size_t offset = (size_t)((uintptr_t)block - (uintptr_t)m->base);
-    uint32_t granule = (uint32_t)(offset >> GRANULE_SHIFT);
+    /* Where its header would be: a block of no bytes is nothing else, and behind it the next block begins. */
+    uint32_t granule = (uint32_t)(offset >> GRANULE_SHIFT) - 1;
     if (!fh_movable_owns(m, block) || offset < (size_t)(s->meta + 1) << GRANULE_SHIFT) {
         fh_misuse("invalid-free", block, "not in this heap");
         return NULL;

@@ -486,7 +486,7 @@ static uint32_t magazine_most(const struct fh_slab *cache)
 
 /* An empty magazine's memory: one that was used, or a part of a new chunk, unless what is left of a
  * small place is better used for objects. No lock held. */
-static struct magazine *take_magazine(struct fh_slab *cache)
+static struct magazine *take_magazine(struct fh_slab *cache, bool may_grow)
 {
     lock(cache);
     struct magazine *magazine = cache->empty_magazines;
@@ -498,7 +498,7 @@ static struct magazine *take_magazine(struct fh_slab *cache)
     unlock(cache);
     if (magazine != NULL || is_scarce)
         return magazine;
-    struct chunk *chunk = take_chunk(cache, true);
+    struct chunk *chunk = take_chunk(cache, may_grow);
     if (chunk == NULL)
         return NULL;
     char *at = (char *)chunk + FH_CACHE_LINE, *end = (char *)chunk + slab_bytes(cache);
@@ -573,15 +573,17 @@ static void lock_depot(struct fh_slab *cache)
     cache->visits_since = cache->contended_since = 0;
 }
 
-/* The calling thread's magazines, made when there are none; NULL when it can't have any. */
-static struct mine *find_mine(struct fh_slab *cache)
+/* The calling thread's magazines, made when there are none; NULL when it can't have any, or only by
+ * growing. */
+static struct mine *find_mine(struct fh_slab *cache, bool may_grow)
 {
     struct mine *mine = fh_thread_mine(&cache->owner);
     if (mine != NULL || cache->is_single_thread || slab_bytes(cache) > SLAB_USUAL ||
         !fh_thread_can_have(&cache->owner))
         return mine;
-    struct magazine *loaded = take_magazine(cache), *previous = take_magazine(cache);
-    mine = (struct mine *)(void *)take_magazine(cache);
+    struct magazine *loaded = take_magazine(cache, may_grow),
+                    *previous = take_magazine(cache, may_grow);
+    mine = (struct mine *)(void *)take_magazine(cache, may_grow);
     lock(cache);
     if (loaded == NULL || previous == NULL || mine == NULL) {
         if (loaded != NULL)
@@ -716,10 +718,11 @@ static void reap_neighbours(struct fh_slab *cache);
 
 static FH_NOINLINE void *alloc_slow(struct fh_slab *cache, unsigned flags)
 {
-    struct mine *mine = find_mine(cache);
+    bool may_grow = (flags & FH_ALLOC_NO_GROWTH) == 0;
+    struct mine *mine = find_mine(cache, may_grow);
     void *object = take_without_growth(cache, mine);
     bool has_reaped = false, has_asked = false;
-    while (object == NULL && (flags & FH_ALLOC_NO_GROWTH) == 0) {
+    while (object == NULL && may_grow) {
         if (make_slab(cache)) {
             object = take_without_growth(cache, mine);
         } else if (!has_reaped) {
@@ -776,7 +779,7 @@ static void make_room(struct fh_slab *cache, struct mine *mine)
         exchange(mine);
         return;
     }
-    struct magazine *empty = take_magazine(cache);
+    struct magazine *empty = take_magazine(cache, true);
     lock_depot(cache);
     mine->size = cache->magazine_size;
     if (empty != NULL) {
@@ -801,7 +804,7 @@ static FH_NOINLINE void free_slow(struct fh_slab *cache, void *object)
         report(cache, object);
         return;
     }
-    struct mine *mine = find_mine(cache);
+    struct mine *mine = find_mine(cache, true);
     if (mine != NULL && mine->rounds > 0 && mine->objects[mine->rounds - 1] == object) {
         fh_misuse("double-free", object, "the object is free already");
         return;

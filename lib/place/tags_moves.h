@@ -10,6 +10,7 @@
 #ifndef FH_PLACE_TAGS_MOVES_H
 #define FH_PLACE_TAGS_MOVES_H
 
+#include "base/core/plant.h"
 #include "place/tags.h"
 
 /* ---- The two moves: carve, join ----------------------------------------------------------------- */
@@ -42,7 +43,8 @@ FH_INLINE bool tags_join(unsigned char *base, const struct tags_index *index, ui
     uint32_t key = head->key;
     uint32_t next = block + tags_units(word);
     uint32_t next_word = tags_read(base, next, key);
-    uint32_t is_prev_free = word / TAGS_PREV_FREE & 1, is_next_free = next_word & TAGS_FREE;
+    uint32_t is_prev_free = word / TAGS_PREV_FREE & 1,
+             is_next_free = next_word & FH_PLANT(tags_forgets_next_neighbour, 0u, TAGS_FREE);
     uint32_t before = *tags_last_word(base, tags_if(is_prev_free, block));
     uint32_t begin = block - before, prev_node = tags_if(is_prev_free, begin);
     uint32_t after = tags_if(is_next_free, tags_units(next_word)), end = next + after;

@@ -292,11 +292,15 @@ export function cloud({ xTitle, yTitle, formatX, formatY, ...rest }) {
   return scatter({ height: 340, x, y, ...rest });
 }
 
-/* A few named points whose distance from 0 matters. */
-export function tradeoff({ xTitle, yTitle, formatX, formatY, ...rest }) {
-  const x = { title: xTitle, format: formatX };
-  const y = { title: yTitle, format: formatY, isBinary: true };
-  return scatter({ height: 340, names: true, x, y, ...rest });
+/*
+ * A few named points. An axis begins at 0, since the distance from there matters, unless the largest value is more than
+ * twenty times the least: then it is logarithmic, or the small ones would lie on top of each other.
+ */
+export function tradeoff({ xTitle, yTitle, formatX, formatY, points, ...rest }) {
+  const isWide = (values) => Math.max(...values) > 20 * Math.min(...values) && Math.min(...values) > 0;
+  const x = { title: xTitle, format: formatX, base: isWide(points.map((point) => point.x)) ? 10 : undefined };
+  const y = { title: yTitle, format: formatY, isBinary: true, base: isWide(points.map((point) => point.y)) ? 2 : undefined };
+  return scatter({ height: 340, names: true, x, y, points, ...rest });
 }
 
 export function legend(names) {

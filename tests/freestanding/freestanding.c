@@ -7,6 +7,7 @@
 #include "freehold/buddy.h"
 #include "freehold/fit.h"
 #include "freehold/fixed.h"
+#include "freehold/half_fit.h"
 #include "freehold/pool.h"
 #include "freehold/tlsf.h"
 
@@ -109,6 +110,7 @@ static void try_all(void)
     struct fh_pool pool;
     struct fh_buddy buddy;
     struct fh_tlsf tlsf;
+    struct fh_half_fit half_fit;
     if (fh_fixed_init(&fixed, &(struct fh_fixed_options){.place = place}) != 0 ||
         (a = fh_fixed_allocator(&fixed), !works(&a)))
         leave(1);
@@ -132,6 +134,9 @@ static void try_all(void)
             (a = fh_fit_allocator(&fit), !works(&a)))
             leave(6 + (int)policy);
     }
+    if (fh_half_fit_init(&half_fit, &(struct fh_half_fit_options){.place = place}) != 0 ||
+        (a = fh_half_fit_allocator(&half_fit), !works(&a)))
+        leave(10);
     /* Without a buffer, parent or source there is no memory here. */
     if (fh_arena_init(&arena, NULL) != -22)
         leave(20);

@@ -20,11 +20,11 @@ refused() {
 passes "a program is recorded" "$freehold" record --output "$work/run.fht" -- "$program"
 passes "a trace is advised on" "$freehold" advise --rounds 3 --json "$work/advice.json" "$work/run.fht"
 cp "$work/out" "$work/text"
-holds "blocks that die together are found where they are made" grep -q 'parse_header .*advised.c:.*arena' "$work/text"
-holds "with who frees them" grep -q 'freed by free_request' "$work/text"
-holds "a list that grows is found" grep -q 'append .*realloc' "$work/text"
-holds "a block that never leaves its function is found" grep -q 'format_answer .*stack' "$work/text"
-holds "each comes with what was measured" test "$(grep -cE 'saves|costs|as before' "$work/text")" -ge 3
+holds "blocks that die together are found where they are made" grep -qE 'parse_header .*advised.c:.*arena|arena +parse_header .*advised.c' "$work/text"
+holds "with who frees them" grep -q 'freed by free_request' "$work/advice.json"
+holds "a list that grows is found" grep -qE 'append .*realloc|realloc +append' "$work/text"
+holds "a block that never leaves its function is found" grep -qE 'format_answer .*stack|stack +format_answer' "$work/text"
+holds "each comes with what was measured" test "$(grep -cE '(saves|costs|as before).*memory|at the peak' "$work/text")" -ge 3
 holds "JSON has the counts" python3 - "$work/advice.json" <<'PY'
 import json, sys
 advice = json.load(open(sys.argv[1]))

@@ -34,7 +34,7 @@ static uint64_t function_of(void *context, uint64_t frame, uint64_t time_ns)
     return frame & ~(uint64_t)0xff;
 }
 
-static const struct lab_names names = {NULL, is_wrapper, function_of};
+static const struct lab_names names = {NULL, is_wrapper, function_of, NULL};
 
 /* A trace being written, and then its sites and findings. */
 struct scene {

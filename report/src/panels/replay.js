@@ -180,6 +180,7 @@ export const replay = {
       sort: { key: "time", down: false },
       columns: columnsFor(allocators),
     });
+    const withMap = done.filter((row) => row.map);
     const withCourse = done.filter((row) => row.memory?.course?.events?.length > 1);
     return [
       trace.is_whole === false || program.lost > 0
@@ -234,6 +235,19 @@ export const replay = {
             "Memory over the replay",
             "What the program held, filled, and what each allocator held for it (footprint of a manager, resident memory of a malloc), over the events.",
             courses({ allocators: withCourse, formatX: count, formatY: bytes }),
+          )
+        : null,
+      withMap.length
+        ? section(
+            "Heap maps",
+            "Where blocks lie: the map after the last event, one cell a granule, and below it the strip of the whole replay, a column a moment.",
+            h(
+              "div",
+              { class: "maps" },
+              withMap.map((row) =>
+                h("figure", {}, h("img", { src: row.map, alt: `Heap map of ${row.name}`, loading: "lazy" }), h("figcaption", {}, row.name)),
+              ),
+            ),
           )
         : null,
     ];
