@@ -72,9 +72,11 @@ static void place_of(const struct symbols_frame *frame, char *text, size_t size)
 static const char *kind_name(enum lab_finding_kind kind)
 {
     static const char *const names[] = {
-        [LAB_FIND_STACK] = "stack", [LAB_FIND_ARENA] = "arena",    [LAB_FIND_POOL] = "pool",
-        [LAB_FIND_TINY] = "tiny",   [LAB_FIND_GROWTH] = "realloc", [LAB_FIND_CAPACITY] = "capacity",
-        [LAB_FIND_SIZE] = "size",   [LAB_FIND_REMOTE] = "remote",  [LAB_FIND_LEAK] = "leak"};
+        [LAB_FIND_STACK] = "stack",       [LAB_FIND_SCRATCH] = "scratch",
+        [LAB_FIND_ARENA] = "arena",       [LAB_FIND_POOL] = "pool",
+        [LAB_FIND_TINY] = "tiny",         [LAB_FIND_GROWTH] = "realloc",
+        [LAB_FIND_CAPACITY] = "capacity", [LAB_FIND_SIZE] = "size",
+        [LAB_FIND_REMOTE] = "remote",     [LAB_FIND_LEAK] = "leak"};
     return names[kind];
 }
 
@@ -83,30 +85,41 @@ static const char *kind_name(enum lab_finding_kind kind)
 static void say_stack(struct words *words, const struct lab_finding *finding,
                       const struct lab_site *site)
 {
-    const bool is_small = finding->change == LAB_CHANGE_REMOVE;
+    const unsigned long long size = site->largest;
+    const unsigned long long most = site->most_in_call;
+    char array[64];
     snprintf(words->title, sizeof(words->title),
-             is_small ? "Keep it on the stack: it is freed by the call that allocates it"
-                      : "Take it from an arena of the call that allocates and frees it");
+             "Keep it on the stack: it is freed by the call that allocates it");
     snprintf(words->evidence, sizeof(words->evidence),
-             "%s of its %s blocks are freed by the function call that allocated them; the largest "
-             "has %s.",
+             "%s of its %s blocks are freed by the function call that allocated them, which has at "
+             "most %s at a time; the largest has %s.",
              figure_count(finding->blocks).text, figure_count(site->count).text,
-             figure_bytes(site->largest).text);
-    if (is_small && site->smallest == site->largest) {
-        snprintf(words->change, sizeof(words->change),
-                 "char block[%llu];  /* instead of malloc, and no free */",
-                 (unsigned long long)site->largest);
-    } else if (is_small) {
-        snprintf(words->change, sizeof(words->change),
-                 "char block[%llu];  /* the largest seen; or FH_SMALL_BUFFER, which goes to an "
-                 "arena beyond it */",
-                 (unsigned long long)site->largest);
+             figure_count(most).text, figure_bytes(size).text);
+    if (most > 1) {
+        snprintf(array, sizeof(array), "char blocks[%llu][%llu];", most, size);
     } else {
-        snprintf(words->change, sizeof(words->change),
-                 "struct fh_arena_mark mark = fh_arena_mark(&arena);\n"
-                 "void *block = fh_arena_alloc(&arena, size);\n"
-                 "fh_arena_rewind(&arena, mark);  /* instead of free */");
+        snprintf(array, sizeof(array), "char block[%llu];", size);
     }
+    snprintf(words->change, sizeof(words->change), "%s  /* %s */", array,
+             site->smallest == size ? "instead of malloc, and no free"
+                                    : "the largest seen; or FH_SMALL_BUFFER, which goes to an "
+                                      "arena beyond it");
+}
+
+static void say_scratch(struct words *words, const struct lab_finding *finding,
+                        const struct lab_site *site)
+{
+    snprintf(words->title, sizeof(words->title),
+             "Take it from an arena of the call that allocates and frees it");
+    snprintf(words->evidence, sizeof(words->evidence),
+             "%s of its %s blocks are freed by the function call that allocated them, which has up "
+             "to %s at a time; the largest has %s.",
+             figure_count(finding->blocks).text, figure_count(site->count).text,
+             figure_count(site->most_in_call).text, figure_bytes(site->largest).text);
+    snprintf(words->change, sizeof(words->change),
+             "struct fh_arena_mark mark = fh_arena_mark(&arena);  /* where the call begins */\n"
+             "void *block = fh_arena_alloc(&arena, size);         /* and no free */\n"
+             "fh_arena_rewind(&arena, mark);                      /* where it returns */");
 }
 
 static void say_arena(struct words *words, const struct advice *advice,
@@ -168,10 +181,18 @@ static void say_growth(struct words *words, const struct lab_finding *finding,
     const double each = (double)site->grows / (double)site->grown_blocks;
     const uint64_t first = lab_distribution_quantile(&site->first_of_grown, 0.5);
     const uint64_t last = lab_distribution_quantile(&site->last_of_grown, 0.5);
+    const bool is_one = site->grown_blocks == 1;
+    char times[sizeof(struct figure)];
+    if (is_one || each >= 100) {
+        snprintf(times, sizeof(times), "%s", figure_count((uint64_t)(each + 0.5)).text);
+    } else {
+        snprintf(times, sizeof(times), "%.1f", each);
+    }
     snprintf(words->evidence, sizeof(words->evidence),
-             "%s blocks grow %.1f times each, from %s to %s (medians); growing copied %s.",
-             figure_count(site->grown_blocks).text, each, figure_bytes(first).text,
-             figure_bytes(last).text, figure_bytes(finding->bytes).text);
+             "%s block%s %s times%s, from %s to %s%s; growing copied %s.",
+             figure_count(site->grown_blocks).text, is_one ? " grows" : "s grow", times,
+             is_one ? "" : " each", figure_bytes(first).text, figure_bytes(last).text,
+             is_one ? "" : " (medians)", figure_bytes(finding->bytes).text);
     if (finding->change == LAB_CHANGE_RESERVE) {
         snprintf(words->title, sizeof(words->title), "Ask for %s at once instead of growing to it",
                  figure_bytes(finding->size).text);
@@ -239,6 +260,8 @@ static void say(struct words *words, const struct advice *advice, const struct l
     *words = (struct words){{0}, {0}, {0}};
     if (finding->kind == LAB_FIND_STACK) {
         say_stack(words, finding, site);
+    } else if (finding->kind == LAB_FIND_SCRATCH) {
+        say_scratch(words, finding, site);
     } else if (finding->kind == LAB_FIND_ARENA) {
         say_arena(words, advice, finding, site);
     } else if (finding->kind == LAB_FIND_POOL || finding->kind == LAB_FIND_TINY) {

@@ -1,12 +1,14 @@
 /*
  * From counts to proposals.
  *
- * Of STACK, ARENA, TINY and POOL a site gets the first that holds, since each says where its blocks should come
+ * Of STACK, SCRATCH, ARENA, TINY and POOL a site gets the first that holds, since each says where its blocks should come
  * from; the others are about sizes and ends and come besides. A threshold here decides what is tried and
  * what isn't; what is worth doing the trial decides.
  *
- *   STACK     19 of 20 blocks are freed by the call that allocated them, none by another thread. Blocks of at most
- *             4 KiB can be arrays on the stack; for larger ones the trial takes an arena.
+ *   STACK     19 of 20 blocks are freed by the call that allocated them, on its thread. A call has at most one
+ *             of them at a time, or at most eight, and these have at most 4 KiB together: an array has a size that the
+ *             compiler knows, and a list has none. They are not resized.
+ *   SCRATCH   the same of blocks that are more or larger: an arena that the call rewinds before it returns.
  *   ARENA     9 of 10 blocks die in groups of at least LAB_DIE_TOGETHER, and at most one in 20 was allocated while its
  *             group was dying already. Sites whose groups are as many and freed by the same function are one proposal:
  *             they are parts of one thing.
@@ -28,8 +30,10 @@
 #include <string.h>
 
 enum {
-    WORTH_A_LOOK = 64, /* blocks; fewer are not worth a change of a program */
-    ON_THE_STACK = 4096,
+    WORTH_A_LOOK = 64,   /* blocks; fewer are not worth a change of a program */
+    ON_THE_STACK = 4096, /* bytes, of all blocks of a call */
+    MANY_ON_THE_STACK =
+        8, /* blocks of a call; of more the number is rarely a constant of the program */
     TINY = 16,
     MANY_TINY = 1000,
     IN_A_POOL = 1024,
@@ -48,9 +52,15 @@ static bool is_share(uint64_t part, uint64_t whole, unsigned percent)
     return part * 100 >= whole * percent;
 }
 
-static bool is_stack(const struct lab_site *site)
+static bool is_in_frame(const struct lab_site *site)
 {
     return site->count >= WORTH_A_LOOK && is_share(site->in_frame, site->count, 95);
+}
+
+static bool is_stack(const struct lab_site *site)
+{
+    return is_in_frame(site) && site->grows == 0 && site->most_in_call <= MANY_ON_THE_STACK &&
+           site->most_in_call * site->largest <= ON_THE_STACK;
 }
 
 static bool is_arena(const struct lab_site *site)
@@ -146,10 +156,9 @@ static bool find_place(struct lab_findings *findings, const struct lab_sites *si
     const struct lab_site *site = &sites->site[number];
     const double calls = (double)(site->count + site->frees);
     struct lab_finding *finding = NULL;
-    if (is_stack(site)) {
-        const bool is_small = site->largest <= ON_THE_STACK && site->grows == 0;
-        finding = add(findings, LAB_FIND_STACK, number,
-                      is_small ? LAB_CHANGE_REMOVE : LAB_CHANGE_ARENA, calls);
+    if (is_in_frame(site)) {
+        finding = is_stack(site) ? add(findings, LAB_FIND_STACK, number, LAB_CHANGE_REMOVE, calls)
+                                 : add(findings, LAB_FIND_SCRATCH, number, LAB_CHANGE_ARENA, calls);
         if (finding != NULL) {
             finding->size = site->largest;
             finding->blocks = site->in_frame;
@@ -182,7 +191,7 @@ static bool find_growth(struct lab_findings *findings, const struct lab_sites *s
                         uint32_t number)
 {
     const struct lab_site *site = &sites->site[number];
-    if (site->grows < MANY_GROWS || site->grows < 3 * site->grown_blocks || is_stack(site)) {
+    if (site->grows < MANY_GROWS || site->grows < 3 * site->grown_blocks || is_in_frame(site)) {
         return true;
     }
     const uint64_t most = lab_distribution_quantile(&site->last_of_grown, 0.9);

@@ -9,10 +9,11 @@
 
 enum lab_finding_kind {
     LAB_FIND_STACK =
-        1, /* blocks freed by the call that allocated them: the stack, or a scratch arena */
-    LAB_FIND_ARENA,    /* blocks that die together */
-    LAB_FIND_POOL,     /* many of one size that come and go singly */
-    LAB_FIND_TINY,     /* many of less than 16 bytes: more overhead than content */
+        1, /* freed by the call that allocated them, few and small: arrays on the stack */
+    LAB_FIND_SCRATCH, /* freed by the call that allocated them, too many or too large for the stack */
+    LAB_FIND_ARENA,   /* blocks that die together */
+    LAB_FIND_POOL,    /* many of one size that come and go singly */
+    LAB_FIND_TINY,    /* many of less than 16 bytes: more overhead than content */
     LAB_FIND_GROWTH,   /* realloc again and again */
     LAB_FIND_CAPACITY, /* shrunk in the end: room that was never needed */
     LAB_FIND_SIZE,     /* a size that is rounded up by much */

@@ -17,6 +17,10 @@
  * again from one place, and the second call may free what the first allocated. A trace has no frame addresses, so the
  * report says so.
  *
+ * How many in one call. Freed by the call that allocated it is a whole list, too, that main builds and frees. So the live
+ * blocks of each call of a site are counted: a call is a thread, the site's frame, and all frames outside of it,
+ * known by a hash of 64 bits. Calls that can't be told apart count as one, so the number is never too small.
+ *
  * An address handed out twice without a free in between, which only lost events explain, ends the older block there.
  */
 #include "sites.h"
@@ -33,6 +37,7 @@ struct block {
     uint64_t address; /* 0: empty */
     uint64_t size, first, most, time_ns;
     uint64_t event; /* number of the allocation */
+    uint64_t call;  /* key of the call that allocated it */
     uint64_t allocation;
     uint32_t site, stack, thread, slot;
     uint32_t grows;
@@ -43,6 +48,12 @@ struct stack {
     bool is_known;
     uint32_t depth;
     uint64_t frame, function;
+    uint64_t call; /* hash of the frame and all outside of it */
+};
+
+struct call {
+    uint64_t key; /* 0: empty */
+    uint64_t live;
 };
 
 /* A pair of stacks, and whether they meet in one call. */
@@ -60,6 +71,8 @@ struct lab_sites_state {
     size_t stack_capacity;
     struct meeting *meetings;
     size_t meeting_count, meeting_capacity;
+    struct call *calls;
+    size_t call_count, call_capacity;
     uint32_t *site_table; /* by frame; LAB_NO_SITE: empty */
     size_t site_table_capacity, site_capacity;
     size_t op_capacity, allocation_capacity;
@@ -243,6 +256,9 @@ static const struct stack *stack_of(struct lab_sites_state *state, uint32_t id, 
     stack->depth = (uint32_t)depth;
     stack->frame = count > 0 ? frames[depth] : 0;
     stack->function = count > 0 ? names->function_of(names->context, frames[depth], time_ns) : 0;
+    for (size_t i = depth; i < count; i++) {
+        stack->call = spread(stack->call + frames[i]);
+    }
     return stack;
 }
 
@@ -303,6 +319,40 @@ static bool look_up_meeting(struct lab_sites_state *state, uint32_t one, uint32_
     }
     *is_one_call = meeting->is_one_call;
     return true;
+}
+
+static struct call *call_at(struct call *calls, size_t capacity, uint64_t key)
+{
+    size_t i = spread(key) & (capacity - 1);
+    while (calls[i].key != 0 && calls[i].key != key) {
+        i = (i + 1) & (capacity - 1);
+    }
+    return &calls[i];
+}
+
+/* The call that allocates by a known stack, added when it is new; NULL without memory. */
+static struct call *call_of(struct lab_sites_state *state, uint32_t stack, uint32_t thread)
+{
+    const uint64_t key = spread(state->stacks[stack].call + thread) | 1;
+    if (2 * (state->call_count + 1) > state->call_capacity) {
+        const size_t capacity = state->call_capacity == 0 ? FIRST_TABLE : 2 * state->call_capacity;
+        struct call *calls = calloc(capacity, sizeof(*calls));
+        if (calls == NULL) {
+            return NULL;
+        }
+        for (size_t i = 0; i < state->call_capacity; i++) {
+            if (state->calls[i].key != 0) {
+                *call_at(calls, capacity, state->calls[i].key) = state->calls[i];
+            }
+        }
+        free(state->calls);
+        state->calls = calls;
+        state->call_capacity = capacity;
+    }
+    struct call *call = call_at(state->calls, state->call_capacity, key);
+    state->call_count += call->key == 0;
+    call->key = key;
+    return call;
 }
 
 /* ---- Sites ---- */
@@ -482,6 +532,7 @@ static int end_block(struct lab_sites *sites, const struct fh_trace_event *event
                          event->time_ns > block->time_ns ? event->time_ns - block->time_ns : 0);
     lab_distribution_add(&site->lifetimes_events, sites->totals.allocations - block->event);
     note_end(site, block);
+    call_at(state->calls, state->call_capacity, block->call)->live--;
     site->is_freeing = true;
     if (site->live_blocks == 0) {
         if (site->group >= LAB_DIE_TOGETHER) {
@@ -531,11 +582,14 @@ static int begin_block(struct lab_sites *sites, const struct fh_trace_event *eve
                    sizeof(struct lab_allocation))) {
         return -ENOMEM;
     }
+    struct call *call = call_of(state, event->stack, event->thread);
     const uint32_t slot = take_slot(sites);
-    if (!add_op(sites, event, LAB_ALLOC, slot)) {
+    if (call == NULL || !add_op(sites, event, LAB_ALLOC, slot)) {
         return -ENOMEM;
     }
     struct lab_site *site = &sites->site[number];
+    call->live++;
+    site->most_in_call = call->live > site->most_in_call ? call->live : site->most_in_call;
     note_peak(site, state->epoch);
     site->count++;
     site->bytes += event->size;
@@ -558,6 +612,7 @@ static int begin_block(struct lab_sites *sites, const struct fh_trace_event *eve
                        .most = event->size,
                        .time_ns = event->time_ns,
                        .event = sites->totals.allocations,
+                       .call = call->key,
                        .allocation = sites->allocation_count,
                        .site = number,
                        .stack = event->stack,
@@ -707,6 +762,7 @@ void lab_sites_close(struct lab_sites *sites)
     free(state->blocks);
     free(state->stacks);
     free(state->meetings);
+    free(state->calls);
     free(state->site_table);
     free(state->free_slots);
     free(state);

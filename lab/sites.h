@@ -84,6 +84,7 @@ struct lab_site {
     uint64_t mixed;          /* allocations while others of the group were being freed already */
     uint64_t
         in_frame; /* freed by the function call that allocated them, as far as stacks can tell */
+    uint64_t most_in_call;  /* live at a time of those that one call allocated */
     uint64_t free_function; /* that freed most of them */
     uint64_t free_votes;    /* majority vote (Boyer and Moore 1981) */
 

@@ -341,6 +341,102 @@ static void test_a_block_freed_by_another_function_can_not(void **state)
     discard(&scene);
 }
 
+/* Calls that allocate `count` blocks and free them again, all in one function and on `threads` threads at once. */
+static void calls(struct scene *scene, unsigned times, uint64_t count, uint64_t size,
+                  uint32_t threads)
+{
+    begin(scene);
+    for (unsigned call = 0; call < times; call++) {
+        for (uint64_t i = 0; i < count * threads; i++) {
+            scene->thread = (uint32_t)(i % threads);
+            allocate(scene, block(i), size, SITE);
+        }
+        for (uint64_t i = 0; i < count * threads; i++) {
+            scene->thread = (uint32_t)(i % threads);
+            release(scene, block(i), SITE + 0x20);
+        }
+    }
+    end(scene);
+}
+
+static void assert_is_scratch(const struct scene *scene)
+{
+    const struct lab_finding *finding = found(scene, LAB_FIND_SCRATCH);
+    assert_null(found(scene, LAB_FIND_STACK));
+    assert_non_null(finding);
+    assert_int_equal(finding->change, LAB_CHANGE_ARENA);
+}
+
+static void test_a_list_that_main_builds_and_frees_can_not(void **state)
+{
+    (void)state;
+    struct scene scene;
+    calls(&scene, 1, 20000, 24, 1);
+    assert_int_equal(scene.sites->site[0].most_in_call, 20000);
+    assert_is_scratch(&scene);
+    discard(&scene);
+}
+
+static void test_an_array_of_strings_of_each_call_can_not(void **state)
+{
+    (void)state;
+    struct scene scene;
+    calls(&scene, 10, 3000, 20, 1);
+    assert_is_scratch(&scene);
+    discard(&scene);
+}
+
+/* The nodes of a map: allocated in its insert for one function, some freed before others come, the rest at the end. */
+static void test_the_nodes_of_a_map_can_not(void **state)
+{
+    (void)state;
+    struct scene scene;
+    begin(&scene);
+    for (uint64_t i = 0; i < 1000; i++) {
+        allocate(&scene, block(i), 72, SITE);
+        if (i % 3 == 2) {
+            release(&scene, block(i - 1), SITE + 0x20);
+        }
+    }
+    for (uint64_t i = 0; i < 1000; i++) {
+        if (i % 3 != 1 || i == 999) {
+            release(&scene, block(i), SITE + 0x30);
+        }
+    }
+    end(&scene);
+    assert_is_scratch(&scene);
+    discard(&scene);
+}
+
+static void test_a_few_small_blocks_of_a_call_can_be_on_the_stack(void **state)
+{
+    (void)state;
+    struct scene scene;
+    calls(&scene, 100, 3, 100, 1);
+    assert_int_equal(scene.sites->site[0].most_in_call, 3);
+    assert_non_null(found(&scene, LAB_FIND_STACK));
+    discard(&scene);
+}
+
+static void test_a_few_blocks_of_more_than_4_KiB_together_can_not(void **state)
+{
+    (void)state;
+    struct scene scene;
+    calls(&scene, 100, 3, 1400, 1);
+    assert_is_scratch(&scene);
+    discard(&scene);
+}
+
+static void test_calls_of_two_threads_are_two_calls(void **state)
+{
+    (void)state;
+    struct scene scene;
+    calls(&scene, 100, 1, 3000, 2);
+    assert_int_equal(scene.sites->site[0].most_in_call, 1);
+    assert_non_null(found(&scene, LAB_FIND_STACK));
+    discard(&scene);
+}
+
 /* 20 blocks from 16 bytes on, each grown `times` times by `by`. */
 static void growing(struct scene *scene, unsigned times, uint64_t by)
 {
@@ -556,6 +652,12 @@ int main(void)
         cmocka_unit_test(test_many_of_many_sizes_are_none),
         cmocka_unit_test(test_a_block_freed_where_it_was_allocated_can_be_on_the_stack),
         cmocka_unit_test(test_a_block_freed_by_another_function_can_not),
+        cmocka_unit_test(test_a_list_that_main_builds_and_frees_can_not),
+        cmocka_unit_test(test_an_array_of_strings_of_each_call_can_not),
+        cmocka_unit_test(test_the_nodes_of_a_map_can_not),
+        cmocka_unit_test(test_a_few_small_blocks_of_a_call_can_be_on_the_stack),
+        cmocka_unit_test(test_a_few_blocks_of_more_than_4_KiB_together_can_not),
+        cmocka_unit_test(test_calls_of_two_threads_are_two_calls),
         cmocka_unit_test(test_growing_again_and_again_is_found_with_the_bytes_it_copied),
         cmocka_unit_test(test_growing_once_is_not),
         cmocka_unit_test(test_room_that_was_given_back_is_found),

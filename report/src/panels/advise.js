@@ -12,6 +12,7 @@ const kinds = {
   pool: "Pool",
   size: "Size",
   stack: "Stack",
+  scratch: "Scratch",
   capacity: "Capacity",
   realloc: "Growth",
   leak: "Never freed",
