@@ -279,6 +279,7 @@ static void show_replay(void *context)
 
 /* ---- The work ---- */
 
+/* NULL: there is no such process. */
 static const struct fh_trace_process *choose_process(const struct request *request,
                                                      struct fh_trace *trace, unsigned *index)
 {
@@ -289,11 +290,17 @@ static const struct fh_trace_process *choose_process(const struct request *reque
             *index = i;
         }
     }
-    const struct fh_trace_process *process = fh_trace_process(trace, *index);
-    if (process == NULL) {
+    return fh_trace_process(trace, *index);
+}
+
+static int complain_no_process(const struct fh_trace_info *info)
+{
+    if (info->process_count > 0) {
         cli_complain("--process: the trace has the processes 0 to %u", info->process_count - 1);
+        return CLI_USAGE;
     }
-    return process;
+    cli_complain("the trace is damaged or was cut: no process in it can be read; record again");
+    return CLI_DAMAGED;
 }
 
 /* 0 or a negative errno; damage is left to read_sites to find. */
@@ -423,6 +430,11 @@ static int look(const struct request *request, struct advice *advice, struct lab
         cli_complain("the trace can't be read: %s", strerror(-error));
         return CLI_LACKING;
     }
+    if (sites->op_count == 0 && error == 0 && !advice->info->is_whole &&
+        advice->process->events == 0) {
+        cli_complain("the trace was cut before anything complete was written; record again");
+        return CLI_DAMAGED;
+    }
     if (sites->op_count == 0 && error == 0) {
         cli_complain("process %u of the trace allocated nothing while it was recorded; there is "
                      "nothing to advise on",
@@ -458,7 +470,7 @@ static int advise(const struct request *request, struct fh_trace *trace, struct 
     unsigned index;
     advice.process = choose_process(request, trace, &index);
     if (advice.process == NULL) {
-        return CLI_USAGE;
+        return complain_no_process(advice.info);
     }
     advice.symbols = symbols_open();
     /* Modules are those of the process that reading has begun with. */

@@ -481,20 +481,19 @@ static int complain_compile(const char *file, int error)
     return CLI_LACKING;
 }
 
-/* The process of the trace that is replayed; NULL after a complaint. */
+/* The process of the trace that is replayed; NULL: there is no such one. */
 static const struct fh_trace_process *choose_process(const struct request *request,
                                                      struct fh_trace *trace, unsigned *index)
 {
     const struct fh_trace_info *info = fh_trace_info(trace);
     const struct fh_trace_process *chosen = fh_trace_process(trace, 0);
     *index = 0;
+    if (info->process_count == 0) {
+        return NULL;
+    }
     if (request->process != NO_PROCESS) {
         chosen = fh_trace_process(trace, (unsigned)request->process);
         *index = (unsigned)request->process;
-        if (chosen == NULL) {
-            cli_complain("--process: the trace '%s' has the processes 0 to %u", request->file,
-                         info->process_count - 1);
-        }
         return chosen;
     }
     for (unsigned i = 1; i < info->process_count; i++) {
@@ -505,6 +504,18 @@ static const struct fh_trace_process *choose_process(const struct request *reque
         }
     }
     return chosen;
+}
+
+static int complain_no_process(const struct request *request, const struct fh_trace_info *info)
+{
+    if (info->process_count > 0) {
+        cli_complain("--process: the trace '%s' has the processes 0 to %u", request->file,
+                     info->process_count - 1);
+        return CLI_USAGE;
+    }
+    cli_complain("the trace '%s' is damaged or was cut: no process in it can be read; record again",
+                 request->file);
+    return CLI_DAMAGED;
 }
 
 /* ---- The report ---- */
@@ -686,7 +697,7 @@ static int replay(const struct request *request, struct fh_trace *trace, struct 
     char damage[sizeof(((struct fh_trace_problem *)NULL)->text)];
     report.process = choose_process(request, trace, &report.process_index);
     if (report.process == NULL) {
-        return CLI_USAGE;
+        return complain_no_process(request, report.trace);
     }
     progress_open(&progress);
     const int error = lab_compile(trace, report.process_index, &program, show_events, &progress);
@@ -703,6 +714,10 @@ static int replay(const struct request *request, struct fh_trace *trace, struct 
         status = contest_and_report(request, &report, &program, outputs);
     } else if (report.damage != NULL) {
         cli_complain("%s", damage);
+        status = CLI_DAMAGED;
+    } else if (!report.trace->is_whole && report.process->events == 0) {
+        cli_complain("the trace '%s' was cut before anything complete was written; record again",
+                     request->file);
         status = CLI_DAMAGED;
     } else {
         cli_complain("process %u of the trace '%s' allocated nothing while it was recorded; there "

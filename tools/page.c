@@ -93,17 +93,29 @@ static char *read_all(const char *path)
     return text;
 }
 
-static void write_escaped(FILE *out, const char *json)
+/* False, with the errno of the write that failed: the stream keeps only that one did. */
+static bool write_bytes(FILE *out, const char *bytes, size_t size)
 {
+    return fwrite(bytes, 1, size, out) == size;
+}
+
+static bool write_escaped(FILE *out, const char *json)
+{
+    static const char escape[] = "\\u003c";
     while (*json != '\0') {
         const size_t plain = strcspn(json, "<");
-        fwrite(json, 1, plain, out);
+        if (!write_bytes(out, json, plain)) {
+            return false;
+        }
         json += plain;
         if (*json == '<') {
-            fputs("\\u003c", out);
+            if (!write_bytes(out, escape, sizeof(escape) - 1)) {
+                return false;
+            }
             json++;
         }
     }
+    return true;
 }
 
 static int write_parts(FILE *out, char *template, const char *kind, struct json_object *data)
@@ -117,13 +129,13 @@ static int write_parts(FILE *out, char *template, const char *kind, struct json_
     if (json == NULL) {
         return -ENOMEM;
     }
-    fwrite(template, 1, (size_t)(at - template), out);
-    fprintf(out, "{\"kind\":\"%s\",\"data\":", kind);
-    write_escaped(out, json);
-    fputc('}', out);
-    fputs(at + sizeof(place) - 1, out);
-    errno = EIO;
-    return fflush(out) == 0 && ferror(out) == 0 ? 0 : -errno;
+    const char *rest = at + sizeof(place) - 1;
+    errno = 0;
+    const bool is_written = write_bytes(out, template, (size_t)(at - template)) &&
+                            fprintf(out, "{\"kind\":\"%s\",\"data\":", kind) >= 0 &&
+                            write_escaped(out, json) && write_bytes(out, "}", 1) &&
+                            write_bytes(out, rest, strlen(rest)) && fflush(out) == 0;
+    return is_written ? 0 : errno != 0 ? -errno : -EIO;
 }
 
 int page_write(FILE *out, const char *kind, struct json_object *data)

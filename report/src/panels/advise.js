@@ -77,11 +77,11 @@ function proposal(item, sites) {
   );
 }
 
-function proposals(data, sites) {
-  if (data.proposals.length === 0) {
+function proposals(items, sites) {
+  if (items.length === 0) {
     return h("p", { class: "card figure" }, "Nothing found that a change would make better.");
   }
-  return h("div", { class: "proposals" }, data.proposals.map((item) => proposal(item, sites)));
+  return h("div", { class: "proposals" }, items.map((item) => proposal(item, sites)));
 }
 
 function buckets(list) {
@@ -174,6 +174,8 @@ export const advise = {
     const sites = new Map(data.sites.map((site) => [site.id, site]));
     const proposed = new Set(data.proposals.map((item) => item.site));
     const rows = siteTable(data);
+    const vain = data.proposals.filter((item) => item.measured?.is_noise);
+    const worthy = data.proposals.filter((item) => !item.measured?.is_noise);
     return [
       data.trace.lost > 0 || !data.trace.is_whole
         ? h(
@@ -188,8 +190,9 @@ export const advise = {
         "What to change",
         `Each change was tried: the trace was replayed with it and without it, in turns, ${data.rounds} times. ` +
           "Time is that of the whole replay; bytes are the peak of the memory that the allocators took.",
-        proposals(data, sites),
+        proposals(worthy, sites),
       ),
+      vain.length > 0 ? section("Tried, and not worth it", null, proposals(vain, sites)) : null,
       section(
         "Live bytes",
         null,
