@@ -385,6 +385,8 @@ static void look_at_symbol(struct program *program, const Elf64_Sym *symbol, con
 {
     if (strcmp(name, "malloc") == 0 && symbol->st_shndx != SHN_UNDEF) {
         program->has_own_malloc = true;
+    } else if (strcmp(name, "free") == 0 && symbol->st_shndx != SHN_UNDEF) {
+        program->has_own_free = true;
     } else if (strcmp(name, "__stack_chk_fail") == 0) {
         program->has_canaries = true;
     } else if (name[0] == '_' && name[1] == '_') {
@@ -637,6 +639,44 @@ void program_inspect(struct program *program, const char *name)
         return;
     }
     look_at_file(program, program->path, 0);
+}
+
+/* Into *program, of which only the fields of symbols are of interest; NULL or why nothing can preload it. */
+static const char *look_at_library(struct program *program, int fd)
+{
+    struct image image = {.fd = fd};
+    if (!read_at(&image, 0, &image.header, sizeof(image.header)) ||
+        memcmp(image.header.e_ident, ELFMAG, SELFMAG) != 0) {
+        return "is no shared library (no ELF file)";
+    }
+    if (!is_ours(&image.header)) {
+        return "is a library of another architecture";
+    }
+    if (image.header.e_type != ET_DYN) {
+        return "is no shared library";
+    }
+    if (!read_segments(&image) || segment_of_type(&image, PT_DYNAMIC) == NULL) {
+        return "is damaged";
+    }
+    look_at_symbols(program, &image);
+    return program->has_symbols && !(program->has_own_malloc && program->has_own_free)
+               ? "does not define malloc and free"
+               : NULL;
+}
+
+const char *program_malloc_problem(const char *path)
+{
+    struct program *program = calloc(1, sizeof(*program));
+    const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    const char *problem = "can't be read";
+    if (program != NULL && fd >= 0) {
+        problem = look_at_library(program, fd);
+    }
+    if (fd >= 0) {
+        close(fd);
+    }
+    free(program);
+    return problem;
 }
 
 /* ---- Saying it ---- */

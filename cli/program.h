@@ -48,8 +48,9 @@ struct program {
     bool binds_now; /* with has_relro: full RELRO */
     bool has_canaries;
     bool has_executable_stack;
-    bool has_symbols;    /* a dynamic symbol table was found; has_canaries and has_own_malloc mean
+    bool has_symbols; /* a dynamic symbol table was found; has_canaries and has_own_malloc mean
                             something */
+    bool has_own_free;
     bool has_own_malloc; /* the program file defines malloc: its own comes before a preloaded one */
     const char *sanitizer; /* its name, or NULL */
     char loader[PATH_MAX]; /* PT_INTERP; empty when static */
@@ -67,6 +68,10 @@ void program_explain(const struct program *program, char *sentence, size_t size)
 int program_check(struct program *program, const char *name);
 /* The program could not be started after all; the exit status, after a complaint. */
 int program_complain_not_started(const char *path, int error);
+
+/* NULL when the file is a library that replaces malloc by being preloaded, as far as its dynamic symbols tell; else
+ * what is wrong with it, as the end of a sentence that begins with its name. */
+const char *program_malloc_problem(const char *path);
 
 /* The architecture this command (so its library) was built for: "x86-64". */
 const char *program_our_architecture(void);

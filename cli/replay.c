@@ -13,6 +13,7 @@
 #include "library.h"
 #include "options.h"
 #include "output.h"
+#include "program.h"
 #include "replay_report.h"
 #include "term.h"
 
@@ -164,6 +165,13 @@ static bool add_path(struct request *request, const char *path)
                      who->library);
         return false;
     }
+    const char *problem = program_malloc_problem(who->library);
+    if (problem != NULL) {
+        cli_complain("--allocators: '%s' %s; name a library that replaces malloc, or one of "
+                     "freehold replay --list",
+                     path, problem);
+        return false;
+    }
     name_after_file(who, path);
     return true;
 }
@@ -181,7 +189,8 @@ static bool complain_unknown(const char *name)
     if (count < MOST_CONTESTANTS) {
         names[count++] = own_malloc;
     }
-    const char *nearest = cli_nearest(name, names, count);
+    const bool is_the_usual = strcmp(name, "malloc") == 0 || strcmp(name, "libc") == 0;
+    const char *nearest = is_the_usual ? "glibc" : cli_nearest(name, names, count);
     if (nearest != NULL) {
         cli_complain(
             "unknown allocator '%s'; did you mean '%s'? (freehold replay --list lists all)", name,

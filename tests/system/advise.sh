@@ -49,4 +49,49 @@ refused 2 "libc or freehold" --malloc nosuch x
 refused 2 "$work/nowhere" "$work/nowhere"
 echo "no trace" >"$work/text.fht"
 refused 3 "text.fht" "$work/text.fht"
+# Cut before its first chunk of events (6, tools/trace_format.h), and before its first process (2).
+for kind in 6 2; do
+    python3 - "$work/run.fht" $kind >"$work/cut-$kind.fht" <<'PY'
+import sys
+data = open(sys.argv[1], "rb").read()
+at = data.find(b"CHNK")
+while data[at + 4] != int(sys.argv[2]):
+    at = data.index(b"CHNK", at + 4)
+sys.stdout.buffer.write(data[:at])
+PY
+done
+refused 3 "was cut before anything complete was written; record again" "$work/cut-6.fht"
+refused 3 "no process in it can be read" "$work/cut-2.fht"
+cat >"$work/list.c" <<'END'
+#include <stdlib.h>
+struct node { struct node *next; long value[2]; };
+int main(void)
+{
+    struct node *list = NULL;
+    for (long i = 0; i < 20000; i++) {
+        struct node *node = malloc(sizeof *node);
+        *node = (struct node){list, {i, i}};
+        list = node;
+    }
+    while (list != NULL) {
+        struct node *next = list->next;
+        free(list);
+        list = next;
+    }
+    char *text = malloc(16);
+    for (size_t size = 16; size < 3015; size++)
+        text = realloc(text, size + 1);
+    free(text);
+    return 0;
+}
+END
+cc -O1 -g -fno-builtin "$work/list.c" -o "$work/list"
+passes "a list that main builds and frees is advised on" "$freehold" advise --rounds 1 --json "$work/list.json" -- "$work/list"
+holds "it is no block for the stack, and one that grows is one" python3 - "$work/list.json" <<'PY'
+import json, sys
+advice = json.load(open(sys.argv[1]))
+proposals = {p["kind"]: p for p in advice["proposals"]}
+assert "stack" not in proposals and proposals["scratch"]["blocks"] == 20000, proposals
+assert "1 block grows 2,999 times," in proposals["realloc"]["evidence"], proposals["realloc"]
+PY
 finish

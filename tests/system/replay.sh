@@ -122,6 +122,7 @@ ends 2 "can't be written" --rounds 1 --allocators tlsf --map no/where.png small.
 if [[ -f $BUILD_DIR/report/report.html ]]; then
     passes "a page is written" "$freehold" replay --rounds 1 --allocators heap --html page.html small.fht
     holds "with the data in it" grep -q '"peak_live_bytes": *5460' page.html
+    ends 2 "No space left on device" --rounds 1 --allocators heap --html /dev/full small.fht
 else
     refuses 2 "has no page" --html page.html small.fht
     holds "and no page is left" test ! -e page.html
@@ -138,8 +139,15 @@ refuses 2 "did you mean 'glibc'?" --allocators heap,glib small.fht
 refuses 2 "freehold replay --list" --allocators no-such-thing-at-all small.fht
 refuses 2 "names none" --allocators , small.fht
 refuses 2 "no library './libnothing.so'" --allocators ./libnothing.so small.fht
-ends 1 "does not replace malloc" --rounds 1 --allocators "$(program libplugin),glibc" small.fht
-holds "and the other allocator has its row" grep -q '^glibc  *[0-9]' out
+refuses 2 "did you mean 'glibc'?" --allocators malloc small.fht
+refuses 2 "did you mean 'glibc'?" --allocators libc small.fht
+refuses 2 "does not define malloc and free" --allocators "$(program libplugin),glibc" small.fht
+refuses 2 "does not define malloc and free" --allocators /bin/true small.fht
+echo "int x;" >file.c
+refuses 2 "'./file.c' is no shared library" --allocators ./file.c small.fht
+# A library of another machine: that field of the header is the only one that differs.
+{ head -c 18 "$(program libplugin)"; printf '\1\0'; tail -c +21 "$(program libplugin)"; } >other.so
+refuses 2 "'./other.so' is a library of another architecture" --allocators ./other.so small.fht
 cat >libdies.c <<'END_OF_C'
 #include <stdlib.h>
 static char memory[1 << 20] __attribute__((aligned(16)));
@@ -189,6 +197,24 @@ head -c 4096 /dev/urandom >noise.fht
 refuses 3 "noise.fht" noise.fht
 refuses 2 "missing.fht" missing.fht
 refuses 3 "is no trace" "$SOURCE_DIR/tests/system/replay.sh"
+# cut_at TRACE KIND: its bytes before the first chunk of that kind (tools/trace_format.h).
+cut_at() {
+    python3 - "$1" "$2" <<'PY'
+import sys
+data = open(sys.argv[1], "rb").read()
+at = data.find(b"CHNK")
+while data[at + 4] != int(sys.argv[2]):
+    at = data.index(b"CHNK", at + 4)
+sys.stdout.buffer.write(data[:at])
+PY
+}
+cut_at small.fht 6 >unwritten.fht
+refuses 3 "was cut before anything complete was written; record again" unwritten.fht
+cut_at small.fht 2 >nobody.fht
+refuses 3 "no process in it can be read" nobody.fht
+refuses 3 "no process in it can be read" --process 1 nobody.fht
+{ cat nobody.fht; tail -c +$(($(stat -c %s nobody.fht) + 1)) small.fht | tr '\2' '\3'; } >no-process.fht
+refuses 3 "no process in it can be read" no-process.fht
 "$model" empty.fht empty
 refuses 1 "nothing to replay" empty.fht
 refuses 2 "one too many" small.fht mix.fht
