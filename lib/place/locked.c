@@ -472,7 +472,7 @@ static int op_check(void *self)
 
 int fh_locked_init(struct fh_locked *locked, const struct fh_locked_options *options)
 {
-    if (options->inner.ops == NULL || options->kind > FH_LOCKED_MAGAZINES ||
+    if (options == NULL || options->inner.ops == NULL || options->kind > FH_LOCKED_MAGAZINES ||
         options->largest > CLASS_MOST)
         return fh_error(FH_EINVAL);
     *locked = (struct fh_locked){.inner = options->inner, .kind = options->kind};
