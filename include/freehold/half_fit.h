@@ -1,6 +1,6 @@
 /*
- * half_fit.h: half-fit: blocks of any size from one range in constant time, rounded to a quarter of a power of two, with a
- * list for each such size (after Ogasawara, RTCSA 1995). The quickest of the managers that join blocks.
+ * half_fit.h: half-fit: blocks of any size from one range in constant time, rounded to a quarter of a power of two,
+ * with a list for each such size (after Ogasawara, RTCSA 1995). The quickest of the managers that join blocks.
  *
  * When not to use it: where memory is tight. TLSF (tlsf.h) is as constant and little slower, and needs 7 per
  * cent less for the same blocks (steady mix); for powers of two they need the same.
