@@ -359,6 +359,21 @@ static void test_exhaustion_is_enomem_and_all_comes_back(void **state)
     close_subject();
 }
 
+/* Whatever size is asked for last: all of it can be written, and nothing beside the buffer is. */
+static void test_the_last_bytes_are_inside(void **state)
+{
+    const struct on *on = *state;
+    struct fh_allocator a = open_subject(state);
+    unsigned char *block;
+    size_t size = filling_size(on);
+    fill(&a, size);
+    for (; size > 0; size /= 2)
+        for (unsigned i = 0; i < MOST && (block = fh_alloc(&a, size)) != NULL; i++)
+            memset(block, (int)i, size);
+    subject_check_guards(&subject);
+    close_subject();
+}
+
 /* What was cut into small blocks serves large ones again. */
 static void test_small_blocks_freed_make_room_for_large_ones(void **state)
 {
@@ -811,6 +826,7 @@ static const struct claim claims[] = {
     CLAIM(test_sized_free_frees, OWN),
     CLAIM(test_owns_its_blocks_and_nothing_else, OWN),
     CLAIM(test_exhaustion_is_enomem_and_all_comes_back, OWN | LIMIT),
+    CLAIM(test_the_last_bytes_are_inside, OWN | LIMIT),
     CLAIM(test_small_blocks_freed_make_room_for_large_ones, OWN | LIMIT | FREES | SIZES),
     CLAIM(test_reset_frees_everything, OWN | LIMIT),
     CLAIM(test_reset_keeps_memory, OWN | COUNTED),
