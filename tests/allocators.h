@@ -917,8 +917,9 @@ static inline int open_magazines_buddy(struct subject *subject,
     .budget = (size_t)2 << 20, .sure = (size_t)1 << 20, .largest = (size_t)64 << 10,               \
     .largest_align = 4096
 
-/* A free is written down and looked at later. */
-#define MAGAZINE_TRAITS (TRAIT_BLIND_INVALID | TRAIT_BLIND_INTERIOR | TRAIT_BLIND_SIZE)
+/* A free is written down and looked at later, and surveys empty the magazines. */
+#define MAGAZINE_TRAITS                                                                            \
+    (TRAIT_BLIND_INVALID | TRAIT_BLIND_INTERIOR | TRAIT_BLIND_SIZE | TRAIT_SLOW_SURVEY)
 
 #define HEAP_TRAITS (TRAIT_NEVER_ASKS | TRAIT_SLOW_SURVEY)
 

@@ -9,7 +9,8 @@
  *
  * A walk does not show what is no block. Metadata and memory that is not in use yet are told apart by
  * size: the manager says how much metadata it has in all (measure); of the gaps between blocks the largest are
- * taken for unused as long as what is left is at least that much.
+ * taken for unused as long as what is left is at least that much. A gap larger than all metadata is unused
+ * too if what is left comes closer to it: some metadata may lie elsewhere, as a slab's magazines do.
  *
  * The picture is drawn by a small set of calls (a rectangle, a line of text) that both formats offer. PNG is
  * written by libpng, with a palette: shares are rounded to sevenths, so that a map is some ten kilobytes. Its
@@ -207,7 +208,10 @@ static int leave_out_unused(struct sample *sample, const struct blocks *blocks, 
             at = end_of(&blocks->list[i]) - base;
     }
     qsort(gaps, count, sizeof *gaps, by_bytes_down);
-    for (size_t i = 0; i < count && left >= metadata && left - metadata >= gaps[i].bytes; i++) {
+    for (size_t i = 0; i < count && left > metadata; i++) {
+        size_t most = left - metadata;
+        if (gaps[i].bytes > most && (gaps[i].bytes < metadata || gaps[i].bytes > 2 * most))
+            break;
         left -= gaps[i].bytes;
         spread(sample, gaps[i].offset, gaps[i].bytes, offsetof(struct cell, used), false);
     }

@@ -16,7 +16,7 @@ static bool is_list_whole(unsigned char *base, uint32_t class, size_t *count)
         if (at != anchor) {
             uint32_t word = tags_read(base, at, head->key);
             if (!(word & TAGS_FREE) ||
-                class_of(bins_of(base)->map.second, tags_units(word)) != class)
+                class_of(bins_of(base)->map.second, tags_sort_by(head, tags_units(word))) != class)
                 return false;
             ++*count;
         }
@@ -28,7 +28,7 @@ int bins_check(unsigned char *base, size_t *count)
 {
     const struct class_map *map = &bins_of(base)->map;
     int broken = 0;
-    for (uint32_t class = 1; class < map->last; class ++) {
+    for (uint32_t class = 0; class < map->last; class ++) {
         size_t before = *count;
         if (!is_list_whole(base, class, count)) {
             fh_broken("the list of class %u is broken", class);
@@ -40,7 +40,7 @@ int bins_check(unsigned char *base, size_t *count)
     }
     for (uint32_t word = 0; word < class_map_words(map->last); word++) {
         bool claims = map->top >> word & 1;
-        if (claims != (map->words[word] != 0) && word != 0) {
+        if (claims != (map->words[word] != 0)) {
             fh_broken("the map's top is wrong about word %u", word);
             broken++;
         }

@@ -10,15 +10,12 @@
  * Links are units. A list has become empty when the two links of the block that leaves it are equal, and then they
  * name the head, whose distance from the first head is the class: a block is taken out without knowing its size.
  *
- * NOWHERE is linked to two nodes that nobody reads, so taking it out changes nothing, and no later call waits for what
- * this one wrote.
- *
  * Lists are last in, first out: the block freed last is the one still in the cache.
  *
  * Good fit: a request takes the first block of the first list all of whose blocks are large enough. The list of the
  * request's own class may hold larger blocks too, among smaller ones. BINS_LOOKS of them are tried when nothing else is
  * left and the range would have to grow: a constant number, so the bound on time stays, and a range that is nearly
- * full is used better. (Half-fit tries some at once.)
+ * full is used better.
  */
 #ifndef FH_PLACE_BINS_H
 #define FH_PLACE_BINS_H
@@ -29,7 +26,7 @@
 /* The last resort costs as many cache misses. */
 enum { BINS_LOOKS = 32 };
 
-/* Second level known at compile time (half-fit: 0), or BINS_CHOSEN: as the range was opened. */
+/* Second level known at compile time (half-fit), or BINS_CHOSEN: as the range was opened. */
 enum { BINS_CHOSEN = -1 };
 
 enum { BINS_NEXT, BINS_PREV }; /* words of a node */
@@ -63,7 +60,7 @@ FH_INLINE uint32_t bins_heads(unsigned char *base)
 
 FH_INLINE void bins_insert(unsigned char *base, uint32_t block, uint32_t units, int second)
 {
-    uint32_t class = class_of(bins_second(base, second), units);
+    uint32_t class = class_of(bins_second(base, second), tags_sort_by(tags_head(base), units));
     uint32_t head = bins_heads(base) + class, next = tags_node(base, head)[BINS_NEXT];
     tags_word *node = tags_node(base, block);
     tags_node(base, next)[BINS_PREV] = block;
@@ -86,8 +83,8 @@ FH_INLINE void bins_remove(unsigned char *base, uint32_t block)
 FH_INLINE uint32_t bins_take(unsigned char *base, uint32_t units, int second)
 {
     struct class_map *map = &bins_of(base)->map;
-    uint32_t class = class_fitting(bins_second(base, second), units);
-    class = second == 0 ? class_map_next_in_one(map, class) : class_map_next(map, class);
+    uint32_t class = class_fitting(bins_second(base, second), tags_sort_by(tags_head(base), units));
+    class = class_map_next(map, class);
     if (FH_UNLIKELY(class == map->last))
         return 0;
     uint32_t block = tags_node(base, bins_heads(base) + class)[BINS_NEXT];
@@ -100,7 +97,8 @@ FH_INLINE uint32_t bins_take(unsigned char *base, uint32_t units, int second)
 /* Of the first `looks` blocks in the request's own list, the first that is large enough; or 0. */
 FH_INLINE uint32_t bins_look(unsigned char *base, uint32_t units, int second, int looks)
 {
-    uint32_t head = bins_heads(base) + class_of(bins_second(base, second), units);
+    uint32_t head = bins_heads(base) +
+                    class_of(bins_second(base, second), tags_sort_by(tags_head(base), units));
     uint32_t block = tags_node(base, head)[BINS_NEXT];
     for (; block != head && looks > 0; looks--) {
         if (tags_size_of(base, block) >= units) {
@@ -123,8 +121,6 @@ FH_INLINE void bins_open(unsigned char *base, uint32_t second)
     uint32_t heads = bins_heads(base);
     for (uint32_t i = heads; i <= heads + bins->map.last; i++)
         tags_node(base, i)[BINS_NEXT] = tags_node(base, i)[BINS_PREV] = i;
-    tags_node(base, TAGS_NOWHERE)[BINS_NEXT] = TAGS_SINK;
-    tags_node(base, TAGS_NOWHERE)[BINS_PREV] = TAGS_SINK + 1;
 }
 
 /* Every list: rings closed, blocks free and of their class, the map's bit right. */

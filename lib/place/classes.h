@@ -8,8 +8,7 @@
  *     (l << s) + (u >> l)
  *
  * Since u >> l lies in [2^s, 2^(s+1)), the numbers of successive powers of two join without a gap, and the linear
- * part below is the case l = 0: one formula, no branch. Class 0 holds size 0, which no block has: what must be
- * put somewhere although it isn't there goes into it (tags.h).
+ * part below is the case l = 0: one formula, no branch.
  *
  * The map has one bit for each class, in words of 64, and a word above them with a bit for each word that isn't
  * zero: at most 64 x 64 classes, of which 24 x 64 are needed (29 bits of units, s = 6). The class behind the last
@@ -25,7 +24,7 @@
 
 /* Lies in the managed range: no pointers. */
 struct class_map {
-    uint64_t top;  /* bit w: words[w] is not 0 (bit 0 may claim so for class 0 alone) */
+    uint64_t top;  /* bit w: words[w] is not 0 */
     uint32_t last; /* a class that is always set and always empty: one more than a size can have */
     uint32_t second;  /* s: log2 of the classes in a power of two */
     uint64_t words[]; /* bit c % 64 of words[c / 64]: class c holds something */
@@ -90,12 +89,6 @@ FH_INLINE uint32_t class_map_next(const struct class_map *map, uint32_t class)
         bits = map->words[word];
     }
     return word * 64 + (uint32_t)__builtin_ctzll(bits);
-}
-
-/* The same where there is but one word (s = 0). */
-FH_INLINE uint32_t class_map_next_in_one(const struct class_map *map, uint32_t class)
-{
-    return (uint32_t)__builtin_ctzll(map->words[0] & (uint64_t)-1 << class);
 }
 
 /* Empties the map of a range whose largest block has `most` units. */

@@ -417,8 +417,6 @@ static void index_insert(const struct tags_index *index, unsigned char *base, ui
                          uint32_t units)
 {
     (void)index;
-    if (units == 0)
-        return;
     if (is_by_address(base))
         insert_by_address(base, block, units);
     else
@@ -429,8 +427,6 @@ static void index_remove(const struct tags_index *index, unsigned char *base, ui
                          uint32_t units)
 {
     (void)index;
-    if (units == 0)
-        return;
     if (is_by_address(base))
         remove_by_address(base, block);
     else
@@ -476,6 +472,7 @@ static const struct tags_index fit_index = {
     .take_hard = NULL, /* take finds whatever there is */
     .check = index_check,
     .node_bytes = 16,
+    .sizes_log2 = TAGS_EXACT,
 };
 
 enum { CAPABILITIES = FH_ALLOCATOR_MOVES | FH_ALLOCATOR_RELOCATABLE };

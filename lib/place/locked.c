@@ -30,6 +30,7 @@
 #include "base/core/bits.h"
 #include "base/core/fail.h"
 #include "base/core/misuse.h"
+#include "base/core/plant.h"
 #include "pages/pages.h"
 #include "place/move.h"
 #include "place/process.h"
@@ -146,7 +147,7 @@ static void settle(struct fh_locked *locked, struct mine *mine)
         void *block = mine->pending[i];
         size_t usable = fh_allocator_usable_size(&locked->inner, block);
         unsigned index = usable >= 16 && usable <= CLASS_MOST ? class_of(usable) : CLASSES;
-        if (index < CLASSES && class_size(index) > usable)
+        if (index < CLASSES && FH_PLANT(magazines_round_up, false, class_size(index) > usable))
             index = index == 0 ? CLASSES : index - 1;
         if (index < CLASSES && class_size(index) <= locked->largest)
             keep(locked, mine, index, block);
@@ -306,7 +307,7 @@ static void *op_alloc(void *self, size_t size, size_t align, unsigned flags)
     __atomic_signal_fence(__ATOMIC_SEQ_CST);
     magazine->count--;
     if ((flags & FH_ALLOC_ZEROED) != 0)
-        __builtin_memset(block, 0, size);
+        __builtin_memset(block, 0, FH_PLANT(magazines_zeroes_half, size / 2, size));
     return block;
 }
 

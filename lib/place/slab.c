@@ -48,6 +48,7 @@
 #include "base/core/bits.h"
 #include "base/core/fail.h"
 #include "base/core/misuse.h"
+#include "base/core/plant.h"
 #include "base/core/poison.h"
 #include "base/core/probe.h"
 #include "place/ground.h"
@@ -452,7 +453,7 @@ static bool give_object(struct fh_slab *cache, void *object)
     uint64_t *word = &slab->bits[index / 64], bit = (uint64_t)1 << index % 64;
     if ((*word & bit) != 0)
         return false;
-    *word |= bit;
+    *word |= FH_PLANT(slab_forgets_free_bit, 0, bit);
     cache->free_objects++;
     slab->free++;
     if (slab->free == 1 && cache->objects > 1) {
@@ -765,7 +766,7 @@ void *fh_slab_alloc_with(struct fh_slab *cache, size_t size, size_t align, unsig
     void *object =
         (flags & FH_ALLOC_NO_GROWTH) != 0 ? alloc_slow(cache, flags) : fh_slab_alloc(cache);
     if (object != NULL && (flags & FH_ALLOC_ZEROED) != 0)
-        __builtin_memset(object, 0, size);
+        __builtin_memset(object, 0, FH_PLANT(slab_zeroes_half, size / 2, size));
     return object;
 }
 

@@ -39,7 +39,7 @@ static uint32_t key_for(uintptr_t address)
 static uint32_t end_of(size_t bytes, size_t granule)
 {
     size_t most = (size_t)(TAGS_LIMIT - 1) * TAGS_UNIT;
-    return (uint32_t)(fh_align_down(fh_min(bytes - TAGS_ORIGIN, most), granule) / TAGS_UNIT);
+    return (uint32_t)(fh_align_down(fh_min(bytes, most), granule) / TAGS_UNIT);
 }
 
 /* Lays out an opened ground; false when it has no room for one block. */
@@ -51,14 +51,13 @@ static bool lay_out(struct fh_tags *tags, const struct tags_index *index, size_t
     size_t least = fh_align_up((size_t)index->least(choice) * TAGS_UNIT, granule);
     size_t first =
         fh_align_up(sizeof(struct tags_head) + index->bytes(choice, most) + 4, FH_ALIGN_DEFAULT);
-    if (first + least > (size_t)most * TAGS_UNIT + TAGS_ORIGIN ||
-        !fh_ground_grow(ground, first + least))
+    if (first + least > (size_t)most * TAGS_UNIT || !fh_ground_grow(ground, first + least))
         return false;
-    uint32_t begin = (uint32_t)((first - TAGS_ORIGIN) / TAGS_UNIT);
+    uint32_t begin = (uint32_t)((first) / TAGS_UNIT);
     *tags_head(tags_base(tags)) = (struct tags_head){
         .magic = index->magic,
         .key = key_for((uintptr_t)ground->base),
-        .granule = (uint32_t)granule,
+        .granule = (uint32_t)granule / TAGS_UNIT,
         .least = (uint32_t)(least / TAGS_UNIT),
         .first = begin,
         .most = most - begin,
@@ -92,7 +91,7 @@ int tags_attach(struct fh_tags *tags, const struct tags_index *index, void *memo
 {
     const struct tags_head *head = memory;
     if ((uintptr_t)memory % FH_ALIGN_DEFAULT != 0 || bytes < sizeof *head ||
-        head->magic != index->magic || (size_t)head->end * TAGS_UNIT + TAGS_ORIGIN > bytes)
+        head->magic != index->magic || (size_t)head->end * TAGS_UNIT > bytes)
         return fh_error(FH_EINVAL);
     *tags = (struct fh_tags){.is_watched = fh_poison_is_on()};
     fh_ground_attach(&tags->ground, memory, bytes);
@@ -104,12 +103,10 @@ void tags_clear(struct fh_tags *tags, const struct tags_index *index)
     unsigned char *base = tags_base(tags);
     struct tags_head *head = tags_head(base);
     uint32_t first = head->first, key = head->key;
-    uint32_t end = end_of(tags->ground.bytes, head->granule);
+    uint32_t end = end_of(tags->ground.bytes, (size_t)head->granule * TAGS_UNIT);
     if (tags->is_watched)
         fh_unpoison(tags_address(base, first), (size_t)(end - first) * TAGS_UNIT);
     head->end = end;
-    head->nowhere_tag = 0;
-    head->nowhere_word = tags_free_word(0) ^ key;
     index->open(base);
     tags_write(base, first, tags_free_word(end - first), key);
     *tags_last_word(base, end) = end - first;
@@ -143,9 +140,9 @@ uint32_t tags_grow(struct fh_tags *tags, const struct tags_index *index, uint32_
     bool joins = tags_read(base, end, key) & TAGS_PREV_FREE;
     uint32_t before = joins ? *tags_last_word(base, end) : 0, block = end - before;
     if (before < units) {
-        if (!fh_ground_grow(&tags->ground, ((size_t)block + units) * TAGS_UNIT + TAGS_ORIGIN))
+        if (!fh_ground_grow(&tags->ground, ((size_t)block + units) * TAGS_UNIT))
             return 0;
-        head->end = end_of(tags->ground.bytes, head->granule);
+        head->end = end_of(tags->ground.bytes, (size_t)head->granule * TAGS_UNIT);
         if (head->end < block + units) { /* TAGS_LIMIT */
             head->end = end;
             return 0;
@@ -161,6 +158,7 @@ uint32_t tags_grow(struct fh_tags *tags, const struct tags_index *index, uint32_
     return block;
 }
 
+/* A block of at least `units`; rather one of the size that `units` is rounded to. */
 static uint32_t take_slow(struct fh_tags *tags, const struct tags_index *index, uint32_t units,
                           unsigned flags, size_t size)
 {
@@ -168,7 +166,7 @@ static uint32_t take_slow(struct fh_tags *tags, const struct tags_index *index, 
     uint32_t block;
     FH_PROBE2(tags_alloc_slow, base, size);
     for (bool was_asked = false;; was_asked = true) {
-        block = index_take(index, base, units);
+        block = index_take(index, base, tags_rounded(index, tags_head(base), units));
         if (block == 0 && index->take_hard != NULL)
             block = index->take_hard(base, units);
         if (block == 0 && !(flags & FH_ALLOC_NO_GROWTH))
@@ -181,6 +179,14 @@ static uint32_t take_slow(struct fh_tags *tags, const struct tags_index *index, 
     return block;
 }
 
+/* What a block for `units` gets of `total`. */
+static uint32_t rounded_in(const struct fh_tags *tags, const struct tags_index *index,
+                           uint32_t units, uint32_t total)
+{
+    uint32_t rounded = tags_rounded(index, tags_head(tags_base(tags)), units);
+    return rounded < total ? rounded : total;
+}
+
 /* ---- Allocating, all cases ----------------------------------------------------------------------- */
 
 static void *alloc_aligned(struct fh_tags *tags, const struct tags_index *index, size_t size,
@@ -189,7 +195,7 @@ static void *alloc_aligned(struct fh_tags *tags, const struct tags_index *index,
     unsigned char *base = tags_base(tags);
     struct tags_head *head = tags_head(base);
     /* Room for the logarithm, and for a block in front that is free or not there. */
-    size_t room = head->least * TAGS_UNIT + align - head->granule;
+    size_t room = (size_t)(head->least - head->granule) * TAGS_UNIT + align;
     if (head->largest < room + 4 || size > head->largest - room - 4)
         return fh_fail(FH_ENOMEM);
     uint32_t units = tags_units_for(head, size + 4);
@@ -203,7 +209,7 @@ static void *alloc_aligned(struct fh_tags *tags, const struct tags_index *index,
     if (aligned != address && aligned - address < (size_t)head->least * TAGS_UNIT)
         aligned = fh_align_up(address + (size_t)head->least * TAGS_UNIT, align);
     uint32_t lead = (uint32_t)((aligned - address) / TAGS_UNIT), begin = block + lead;
-    tags_carve(base, index, begin, total - lead, units,
+    tags_carve(base, index, begin, total - lead, rounded_in(tags, index, units, total - lead),
                TAGS_FURTHER | (lead != 0 ? TAGS_PREV_FREE : 0));
     *tags_last_word(base, begin + tags_size_of(base, begin)) =
         FH_PLANT(tags_forgets_alignment_given, 0, fh_log2(align));
@@ -230,7 +236,7 @@ static void *alloc_plain(struct fh_tags *tags, const struct tags_index *index, s
         return NULL;
     uint32_t total = tags_size_of(base, block);
     tags_unhide(tags, block, total);
-    tags_carve(base, index, block, total, units, 0);
+    tags_carve(base, index, block, total, rounded_in(tags, index, units, total), 0);
     tags_hide_rest(tags, index, block, total);
     return tags_address(base, block);
 }
@@ -240,7 +246,7 @@ void *tags_alloc_slow(struct fh_tags *tags, const struct tags_index *index, size
 {
     if ((align & (align - 1)) != 0 || align > FH_ALIGN_MAX)
         return fh_fail(FH_EINVAL);
-    void *ptr = align > tags_head(tags_base(tags))->granule
+    void *ptr = align > (size_t)tags_head(tags_base(tags))->granule * TAGS_UNIT
                     ? alloc_aligned(tags, index, size, align, flags)
                     : alloc_plain(tags, index, size, flags);
     if (ptr != NULL && flags & FH_ALLOC_ZEROED)
@@ -318,7 +324,7 @@ static void settle(struct fh_tags *tags, const struct tags_index *index,
     uint32_t key = tags_head(base)->key, flags = around->word & TAGS_FURTHER;
     if (begin == around->block)
         flags |= around->word & TAGS_PREV_FREE;
-    tags_carve(base, index, begin, total, around->wanted, flags);
+    tags_carve(base, index, begin, total, rounded_in(tags, index, around->wanted, total), flags);
     uint32_t end = begin + tags_size_of(base, begin);
     if (end != begin + total)
         tags_write(base, begin + total, tags_read(base, begin + total, key) | TAGS_PREV_FREE, key);
@@ -343,7 +349,9 @@ static bool stretch(struct fh_tags *tags, const struct tags_index *index,
     uint32_t total = around->old + around->after;
     if (around->wanted > total)
         return false;
-    if (around->wanted != around->old) {
+    bool is_right = around->wanted <= around->old &&
+                    rounded_in(tags, index, around->wanted, around->old) == around->old;
+    if (!is_right) {
         absorb_next(tags, index, around);
         tags_unhide(tags, around->block, total);
         settle(tags, index, around, around->block, total);
@@ -412,7 +420,7 @@ void *tags_resize(struct fh_tags *tags, const struct tags_index *index,
     if ((align & (align - 1)) != 0 || align > FH_ALIGN_MAX || !survey(tags, ptr, new_size, &around))
         return fh_fail(FH_EINVAL);
     size_t given = (size_t)1 << around.align_log2;
-    if (align <= fh_max(given, tags_head(tags_base(tags))->granule)) {
+    if (align <= fh_max(given, (size_t)tags_head(tags_base(tags))->granule * TAGS_UNIT)) {
         if (stretch(tags, index, &around))
             return ptr;
         void *moved = slide(tags, index, &around, new_size);
@@ -443,7 +451,8 @@ bool tags_owns(const struct fh_tags *tags, const void *address)
     return offset >= (size_t)head->first * TAGS_UNIT && offset < (size_t)head->end * TAGS_UNIT;
 }
 
-bool tags_size_matches(const struct fh_tags *tags, const void *ptr, size_t size, size_t align)
+bool tags_size_matches(const struct fh_tags *tags, const struct tags_index *index, const void *ptr,
+                       size_t size, size_t align)
 {
     unsigned char *base = tags_base(tags);
     const struct tags_head *head = tags_head(base);
@@ -455,11 +464,13 @@ bool tags_size_matches(const struct fh_tags *tags, const void *ptr, size_t size,
     bool is_further = word & TAGS_FURTHER;
     uint32_t units = tags_units(word);
     size_t extra = is_further ? 4 : 0;
-    size_t given = is_further ? (size_t)1 << *tags_last_word(base, block + units) : head->granule;
+    size_t given = is_further ? (size_t)1 << *tags_last_word(base, block + units)
+                              : (size_t)head->granule * TAGS_UNIT;
     uint32_t wanted =
         size > head->largest - extra ? head->most + 1 : tags_units_for(head, size + extra);
     /* A rest that is too small for a block stays with this one. */
-    if (wanted <= units && units - wanted < head->least && align <= given)
+    if (wanted <= units && units - rounded_in(tags, index, wanted, units) < head->least &&
+        align <= given)
         return true;
     fh_misuse("size-mismatch", ptr, "freed with another size or alignment than it was given");
     return false;
@@ -571,8 +582,7 @@ int tags_check(const struct fh_tags *tags, const struct tags_index *index)
     struct step at = {0};
     bool is_broken = false, was_free = false;
     uint32_t last_units = 0;
-    if (head->magic != index->magic ||
-        (size_t)head->end * TAGS_UNIT + TAGS_ORIGIN > tags->ground.bytes) {
+    if (head->magic != index->magic || (size_t)head->end * TAGS_UNIT > tags->ground.bytes) {
         fh_broken("%s", "the head of the range is damaged");
         return 1;
     }

@@ -45,12 +45,12 @@
  * a walk over the blocks (tags_report) says what the pointer really is: outside, inside a live block, in free
  * memory (a double free), or the start of a live block whose neighbours disagree (an overflow: heap-corruption).
  *
- * Without branches. Whether a neighbour is free is a coin toss, and a processor that guesses wrong throws away the
- * cache misses of the next calls that it had begun: measured on a random mix, wrong guesses cost more than all
- * else together. So there is no branch on it. A block that isn't there is NOWHERE, a block of size 0 in the head
- * which may be taken out of the index and put into it at any time; taking out both neighbours, joining them and
- * putting in the rest is one straight line, each time the same. (An index that is a tree tests for size 0.) It
- * also makes the time of a call depend on cache misses alone, which is what TLSF is for.
+ * Branches. Whether a neighbour is free is tossed like a coin when sizes are arbitrary, and a wrong guess costs some 15
+ * cycles. Doing without the branch, by taking out a block of size 0 where there is no neighbour, cost more: 35
+ * instructions and up to six stores whose cache misses nobody needs. What helps is fewer neighbours: sizes are
+ * rounded to a few for each power of two (sizes_log2), so that a block freed fits the next request of its kind whole,
+ * is found by it first, and neither split nor joined. Sorting counts from the granule on (tags_sort_by), which makes
+ * powers of two, the sizes that programs ask for most, begin a class and cost no rounding.
  *
  * Growth. When no free block fits, the range grows at its end (ground.h): the sentinel moves, and the new bytes join
  * the last block if it is free. Only then the program is asked for help, and then NULL is returned.
@@ -64,12 +64,14 @@
 #include "base/core/poison.h"
 #include "base/core/probe.h"
 #include "freehold/tags.h"
+#include "place/classes.h"
 #include "place/ground.h"
 #include "place/move.h"
 
 enum { TAGS_UNIT = 8, TAGS_UNIT_LOG2 = 3 };
 /* Of a range: sizes have 29 bits. */
 #define TAGS_LIMIT ((uint32_t)1 << 29)
+enum { TAGS_EXACT = 29 };
 
 enum tags_flags {
     TAGS_FREE = 1,
@@ -82,16 +84,11 @@ enum tags_flags {
 /* What the engine reads and writes in memory that programs use for whatever they like. */
 typedef uint32_t __attribute__((may_alias)) tags_word;
 
-/* Begins the range. Units are counted from `nowhere_node` on, which is the origin that functions here are given:
- * block 0 is nobody's. The index's own data follow the head. */
+/* Begins the range. Block 0 would lie in it, so 0 says: none. The index's own data follow the head. */
 struct tags_head {
-    uint32_t magic; /* of the manager that made the range; last byte: version of the layout */
-    uint32_t key;   /* words are stored xor this */
-    uint32_t nowhere_tag;
-    uint32_t nowhere_word;
-    uint32_t nowhere_node[2];
-    uint32_t sink[4]; /* two nodes: the index may write here what nobody is to read */
-    uint32_t granule; /* bytes: 8 or 16 */
+    uint32_t magic;   /* of the manager that made the range; last byte: version of the layout */
+    uint32_t key;     /* words are stored xor this */
+    uint32_t granule; /* units: 1 or 2 */
     uint32_t
         least; /* units of the smallest block: holds a node and a tag, a multiple of the granule */
     uint32_t first; /* unit of the first block */
@@ -103,17 +100,9 @@ struct tags_head {
     uint64_t rounding, mask; /* what is added to a size and kept of it: see tags_units_for */
 };
 
-enum {
-    TAGS_NOWHERE = 0,
-    TAGS_SINK = 1,
-    TAGS_ORIGIN = offsetof(struct tags_head, nowhere_node), /* bytes before it */
-};
-_Static_assert(TAGS_ORIGIN == 16, "keeps what base is aligned to");
-_Static_assert(offsetof(struct tags_head, sink) == TAGS_ORIGIN + TAGS_SINK * TAGS_UNIT, "a unit");
 _Static_assert(sizeof(struct tags_head) % TAGS_UNIT == 0, "the index follows, in units");
 
-/* The free blocks, sorted for a policy. `base` is the range's; `units` the block's size. insert and remove also
- * get NOWHERE with size 0. */
+/* The free blocks, sorted for a policy. `base` is the range's; `units` the block's size. */
 struct tags_index {
     uint32_t magic;
     /* Bytes that it wants behind the head, and its smallest block; `most` as above. */
@@ -132,25 +121,27 @@ struct tags_index {
     /* Broken invariants, each said; *count: the blocks that it holds. */
     int (*check)(unsigned char *base, size_t *count);
     unsigned node_bytes; /* that its node takes of a free block */
+    /* Blocks are rounded up to one of 2^this sizes for each power of two; TAGS_EXACT: only to the granule. */
+    uint32_t sizes_log2;
 };
 
 /* ---- Words, tags, nodes ---------------------------------------------------------------------- */
 
 FH_INLINE struct tags_head *tags_head(unsigned char *base)
 {
-    return (struct tags_head *)(void *)(base - TAGS_ORIGIN);
+    return (struct tags_head *)(void *)base;
 }
 
 /* What units are counted from. */
 FH_INLINE unsigned char *tags_base(const struct fh_tags *tags)
 {
-    return tags->ground.base + TAGS_ORIGIN;
+    return tags->ground.base;
 }
 
 /* Where the index has its data. */
 FH_INLINE void *tags_index_data(unsigned char *base)
 {
-    return base - TAGS_ORIGIN + sizeof(struct tags_head);
+    return base + sizeof(struct tags_head);
 }
 
 /* Also reads where a wrong pointer points, which AddressSanitizer may have been told not to touch. */
@@ -214,12 +205,6 @@ FH_INLINE uint32_t tags_size_of(unsigned char *base, uint32_t block)
     return tags_units(tags_read(base, block, tags_head(base)->key));
 }
 
-/* x, or 0 (nothing, NOWHERE), without a branch; compilers like to turn ?: into one. */
-FH_INLINE uint32_t tags_if(uint32_t is_so, uint32_t x)
-{
-    return x & -is_so;
-}
-
 /* Bytes of a live block that are its user's. */
 FH_INLINE size_t tags_usable(uint32_t word)
 {
@@ -250,8 +235,8 @@ FH_HIDDEN void *tags_resize(struct fh_tags *tags, const struct tags_index *index
                             size_t align);
 /* Says what is wrong with a pointer that is no live block. */
 FH_HIDDEN void tags_report(const struct fh_tags *tags, const void *ptr);
-FH_HIDDEN bool tags_size_matches(const struct fh_tags *tags, const void *ptr, size_t size,
-                                 size_t align);
+FH_HIDDEN bool tags_size_matches(const struct fh_tags *tags, const struct tags_index *index,
+                                 const void *ptr, size_t size, size_t align);
 FH_HIDDEN size_t tags_usable_size(const struct fh_tags *tags, const void *ptr);
 FH_HIDDEN bool tags_owns(const struct fh_tags *tags, const void *address);
 FH_HIDDEN int tags_measure(const struct fh_tags *tags, struct fh_measure *out);
@@ -269,6 +254,19 @@ FH_INLINE uint32_t tags_units_for(const struct tags_head *head, size_t size)
 {
     uint32_t units = (uint32_t)(((size + head->rounding) & head->mask) >> TAGS_UNIT_LOG2);
     return units > head->least ? units : head->least;
+}
+
+/* What sizes are sorted by: a block for a power of two of bytes is a granule longer, and is to begin a class. */
+FH_INLINE uint32_t tags_sort_by(const struct tags_head *head, uint32_t units)
+{
+    return units - head->granule;
+}
+
+/* The size that a block of at least so many units is given. */
+FH_INLINE uint32_t tags_rounded(const struct tags_index *index, const struct tags_head *head,
+                                uint32_t units)
+{
+    return class_rounded(index->sizes_log2, tags_sort_by(head, units)) + head->granule;
 }
 
 /* ---- Pointers ---------------------------------------------------------------------------------- */

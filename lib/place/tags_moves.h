@@ -40,21 +40,31 @@ FH_INLINE bool tags_join(unsigned char *base, const struct tags_index *index, ui
                          uint32_t word)
 {
     struct tags_head *head = tags_head(base);
-    uint32_t key = head->key;
-    uint32_t next = block + tags_units(word);
-    uint32_t next_word = tags_read(base, next, key);
-    uint32_t is_prev_free = word / TAGS_PREV_FREE & 1,
-             is_next_free = next_word & FH_PLANT(tags_forgets_next_neighbour, 0u, TAGS_FREE);
-    uint32_t before = *tags_last_word(base, tags_if(is_prev_free, block));
-    uint32_t begin = block - before, prev_node = tags_if(is_prev_free, begin);
-    uint32_t after = tags_if(is_next_free, tags_units(next_word)), end = next + after;
-    if (FH_UNLIKELY((next_word & TAGS_PREV_FREE) != 0 || before > block - head->first ||
-                    end > head->end || tags_read(base, prev_node, key) != tags_free_word(before)))
+    uint32_t key = head->key, begin = block, next = block + tags_units(word), end = next;
+    uint32_t next_word = tags_read(base, next, key), before = 0, after = 0;
+    if (word & TAGS_PREV_FREE) {
+        before = *tags_last_word(base, block);
+        if (before > block - head->first ||
+            tags_read(base, block - before, key) != tags_free_word(before))
+            return false;
+        begin -= before;
+    }
+    if (next_word & FH_PLANT(tags_forgets_next_neighbour, 0u, TAGS_FREE)) {
+        after = tags_units(next_word);
+        end += after;
+    }
+    if (FH_UNLIKELY((next_word & TAGS_PREV_FREE) != 0 || end > head->end))
         return false;
-    index_remove(index, base, prev_node, before);
-    index_remove(index, base, tags_if(is_next_free, next), after);
-    tags_write(base, next, (next_word | TAGS_PREV_FREE) & (is_next_free - 1), key);
-    tags_kill(base, block, key);
+    if (before != 0) {
+        index_remove(index, base, begin, before);
+        tags_kill(base, block, key);
+    }
+    if (after != 0) {
+        index_remove(index, base, next, after);
+        tags_kill(base, next, key);
+    } else {
+        tags_write(base, next, next_word | TAGS_PREV_FREE, key);
+    }
     tags_write(base, begin, tags_free_word(end - begin), key);
     *tags_last_word(base, end) = end - begin;
     index_insert(index, base, begin, end - begin);
@@ -89,7 +99,7 @@ FH_INLINE void *tags_alloc(struct fh_tags *tags, const struct tags_index *index,
     struct tags_head *head = tags_head(base);
     if (FH_UNLIKELY((align | flags) != 0 || size > head->largest || tags->is_watched))
         return tags_alloc_slow(tags, index, size, align, flags);
-    uint32_t units = tags_units_for(head, size);
+    uint32_t units = tags_rounded(index, head, tags_units_for(head, size));
     uint32_t block = index_take(index, base, units);
     if (FH_UNLIKELY(block == 0))
         return tags_alloc_slow(tags, index, size, align, flags);
@@ -108,7 +118,7 @@ FH_INLINE void tags_free(struct fh_tags *tags, const struct tags_index *index, v
 FH_INLINE void tags_free_sized(struct fh_tags *tags, const struct tags_index *index, void *ptr,
                                size_t size, size_t align)
 {
-    if (ptr == NULL || tags_size_matches(tags, ptr, size, align))
+    if (ptr == NULL || tags_size_matches(tags, index, ptr, size, align))
         tags_free(tags, index, ptr);
 }
 

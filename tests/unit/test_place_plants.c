@@ -91,8 +91,9 @@ static void test_every_planted_bug_is_caught(void **state)
 /* Each room for blocks has at least one. */
 static void test_every_allocator_has_a_planted_bug(void **state)
 {
-    static const char *const owners[] = {"account_", "arena_", "buddy_",   "context_", "fixed_",
-                                         "heap_",    "mesh_",  "movable_", "pool_",    "tags_"};
+    static const char *const owners[] = {"account_", "arena_", "buddy_",     "context_",
+                                         "fixed_",   "heap_",  "magazines_", "mesh_",
+                                         "movable_", "pool_",  "slab_",      "tags_"};
     (void)state;
     for (size_t o = 0; o < sizeof owners / sizeof owners[0]; o++) {
         size_t found = 0;

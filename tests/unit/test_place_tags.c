@@ -248,16 +248,16 @@ static void test_a_range_grows_over_its_source_up_to_its_capacity(void **state)
         size_t before = measure(&a).footprint, blocks = 0;
         assert_true(before <= 128 << 10);
         void *last = NULL;
-        for (void *p; (p = fh_alloc(&a, 10000)) != NULL; blocks++) {
-            memset(p, 1, 10000);
+        for (void *p; (p = fh_alloc(&a, 8192)) != NULL; blocks++) {
+            memset(p, 1, 8192);
             last = p;
         }
         assert_int_equal(errno, ENOMEM);
-        assert_true(blocks > (8 << 20) / 10016 - 10);
+        assert_true(blocks > (8 << 20) / 8208 - 10);
         assert_int_equal(measure(&a).footprint, 8 << 20);
         assert_int_equal(measure(&a).live_blocks, blocks);
         fh_free(&a, last);
-        assert_non_null(fh_alloc(&a, 10000));
+        assert_non_null(fh_alloc(&a, 8192));
         assert_int_equal(fh_allocator_check(&a), 0);
         fh_allocator_destroy(&a);
     }
@@ -441,10 +441,45 @@ static void claim_a_block_costs_a_word_and_the_rounding(struct manager *m,
     for (size_t size = 40; size < 600; size++) {
         void *block = fh_alloc(a, size);
         size_t usable = fh_allocator_usable_size(a, block);
-        assert_true(usable >= size && usable < size + m->align);
+        size_t coarse = m->kind == TLSF ? size / 64 : m->kind == HALF_FIT ? size / 4 : 0;
+        assert_true(usable >= size && usable < size + m->align + coarse);
         assert_int_equal((usable + 4) % m->align, 0);
         fh_free(a, block);
     }
+}
+
+static void claim_a_power_of_two_costs_a_granule(struct manager *m, const struct fh_allocator *a)
+{
+    for (size_t size = 32; size <= 64 << 10; size *= 2) {
+        void *block = fh_alloc(a, size);
+        assert_int_equal(fh_allocator_usable_size(a, block), size + m->align - 4);
+        fh_free(a, block);
+    }
+}
+
+static void test_a_power_of_two_costs_a_granule(void **state)
+{
+    (void)state;
+    for_each(claim_a_power_of_two_costs_a_granule);
+}
+
+/* What is left at last is used although the size would be rounded to more. */
+static void claim_the_last_bytes_serve_a_size_that_is_rounded(struct manager *m,
+                                                              const struct fh_allocator *a)
+{
+    (void)m;
+    size_t largest = measure(a).largest_free;
+    void *block = fh_alloc(a, largest);
+    assert_non_null(block);
+    assert_int_equal(fh_allocator_usable_size(a, block), largest);
+    fh_free_sized(a, block, largest, 0);
+    assert_int_equal(measure(a).live_blocks, 0);
+}
+
+static void test_the_last_bytes_serve_a_size_that_is_rounded(void **state)
+{
+    (void)state;
+    for_each(claim_the_last_bytes_serve_a_size_that_is_rounded);
 }
 
 static void test_a_block_costs_a_word_and_the_rounding(void **state)
@@ -810,6 +845,8 @@ int main(void)
         cmocka_unit_test(test_the_program_is_asked_once_before_failure),
         cmocka_unit_test(test_a_manager_lives_in_a_block_of_another),
         cmocka_unit_test(test_a_block_costs_a_word_and_the_rounding),
+        cmocka_unit_test(test_a_power_of_two_costs_a_granule),
+        cmocka_unit_test(test_the_last_bytes_serve_a_size_that_is_rounded),
         cmocka_unit_test(test_resize_keeps_the_alignment_given),
         cmocka_unit_test(test_resize_gives_an_alignment_asked_for),
         cmocka_unit_test(test_resize_slides_into_the_block_in_front),
