@@ -10,7 +10,7 @@ trap 'rm -rf "$work"' EXIT
 
 # on_terminal COMMAND: what it prints when it sees a wide terminal.
 on_terminal() {
-    script -qec "stty cols 120; $1" /dev/null </dev/null | tr -d '\r' | sed '/^[0-9]* bytes answered$/d; /recorded .* calls of/d'
+    script -qec "stty cols 120; { $1; } 2>/dev/null" /dev/null </dev/null | tr -d '\r' | sed '/^[0-9]* bytes answered$/d; /recorded .* calls of/d'
 }
 
 draw_run() {
