@@ -16,9 +16,12 @@ awk -v title="${1:-}" '
         gsub(/[\200-\277]/, "", text)
         return length(text)
     }
+    # No-break spaces: browsers fold the others.
     function styled(text) {
         if (text == "") return ""
-        return sprintf("<tspan fill=\"%s\"%s>%s</tspan>", fill, bold ? " font-weight=\"bold\"" : "", escaped(text))
+        text = escaped(text)
+        gsub(/ /, "\302\240", text)
+        return sprintf("<tspan fill=\"%s\"%s>%s</tspan>", fill, bold ? " font-weight=\"bold\"" : "", text)
     }
     {
         line = $0; out = ""; width = 0
@@ -56,7 +59,7 @@ awk -v title="${1:-}" '
               "<circle cx=\"60\" cy=\"20\" r=\"6\" fill=\"#27c93f\"/>"
         printf "<text x=\"%d\" y=\"25\" fill=\"#8b949e\" font-family=\"sans-serif\" font-size=\"13\" ", w / 2
         printf "text-anchor=\"middle\">%s</text>\n", escaped(title)
-        print "<g font-family=\"ui-monospace,Menlo,Consolas,DejaVu Sans Mono,monospace\" font-size=\"14\" xml:space=\"preserve\" style=\"white-space:pre\">"
+        print "<g font-family=\"ui-monospace,Menlo,Consolas,DejaVu Sans Mono,monospace\" font-size=\"14\" xml:space=\"preserve\">"
         for (i = 1; i <= NR; i++)
             if (rows[i] != "") printf "<text x=\"20\" y=\"%d\">%s</text>\n", 46 + i * 18, rows[i]
         print "</g>\n</svg>"
