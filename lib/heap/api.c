@@ -692,7 +692,8 @@ static void *op_resize(void *self, void *block, size_t old_size, size_t new_size
         errno = EINVAL;
         return NULL;
     }
-    if (block != NULL && fh_usable_size(block) == 0) { /* it has been reported */
+    if (block != NULL && fh_block_run(block, NULL) == NULL && !fh_emergency_owns(block)) {
+        (void)fh_usable_size(block); /* reports it */
         errno = EINVAL;
         return NULL;
     }
