@@ -5,7 +5,7 @@
  *     own_place_fit [--peer KIND=LIBRARY]… [--only NAME,…] [--part pairs,worst,arena] [--rounds N] [--json FILE]
  *
  * KIND is tlsf, o1heap or buddy_alloc; LIBRARY a shared object with that project's public functions, which is
- * opened here (--only takes names of the tables' rows). Allocators are interleaved within a round.
+ * opened here (--only takes names of the tables' rows, and "ideal" for the ideal ones). Allocators are interleaved within a round.
  *
  * pairs   Steady random mix: 10,000 live blocks, sizes 16 to 4096 log-uniform; a pair frees a random one and
  *         allocates another. CPU nanoseconds a pair over one million; median, least and quartile distance of the
@@ -456,21 +456,35 @@ static bool succeeds(const struct adapter *adapter, const struct workload *w, si
     return true;
 }
 
-/* Best fit without headers, over numbers: free blocks as a sorted array of size << 32 | address, and the sizes of
- * blocks by where they begin and end. Counted in bytes, or in what blocks are rounded to. */
+/* Best fit without headers, over numbers: the free blocks as keys, size << 32 | address, and the sizes of blocks by
+ * where they begin and end. Counted in bytes, or in what blocks are rounded to. The keys are sorted within shelves, of
+ * which there are 64 for each power of two of sizes, so that one is put in by moving few others. */
+enum { SHELF_LOG2 = 6, SHELVES = (33 - SHELF_LOG2) << SHELF_LOG2 };
+
+struct shelf {
+    uint64_t *keys;
+    size_t count, capacity;
+};
+
 struct simulation {
-    uint64_t *free;
-    size_t free_count;
+    struct shelf shelves[SHELVES];
     uint32_t *begins, *ends; /* size of the free block that begins or ends there, or 0 */
     uint32_t rounding, header;
 };
 
-static size_t place_of(const struct simulation *s, uint64_t key)
+static struct shelf *shelf_of(struct simulation *s, uint32_t size)
 {
-    size_t low = 0, high = s->free_count;
+    uint32_t width = 31 - (uint32_t)__builtin_clz(size | 1u << SHELF_LOG2) - SHELF_LOG2;
+    return &s->shelves[(width << SHELF_LOG2) + (size >> width)];
+}
+
+/* The first key of a shelf that is not below. */
+static size_t place_of(const struct shelf *shelf, uint64_t key)
+{
+    size_t low = 0, high = shelf->count;
     while (low < high) {
         size_t middle = (low + high) / 2;
-        if (s->free[middle] < key)
+        if (shelf->keys[middle] < key)
             low = middle + 1;
         else
             high = middle;
@@ -480,19 +494,37 @@ static size_t place_of(const struct simulation *s, uint64_t key)
 
 static void add_free(struct simulation *s, uint32_t at, uint32_t size)
 {
-    size_t place = place_of(s, (uint64_t)size << 32 | at);
-    memmove(s->free + place + 1, s->free + place, (s->free_count - place) * sizeof *s->free);
-    s->free[place] = (uint64_t)size << 32 | at;
-    s->free_count++;
+    uint64_t key = (uint64_t)size << 32 | at;
+    struct shelf *shelf = shelf_of(s, size);
+    if (shelf->count == shelf->capacity) {
+        shelf->capacity = shelf->capacity * 2 + 16;
+        shelf->keys = bench_must(realloc(shelf->keys, shelf->capacity * sizeof *shelf->keys));
+    }
+    size_t place = place_of(shelf, key);
+    uint64_t *keys = shelf->keys + place;
+    memmove(keys + 1, keys, (shelf->count++ - place) * sizeof *keys);
+    *keys = key;
     s->begins[at] = s->ends[at + size] = size;
 }
 
 static void remove_free(struct simulation *s, uint32_t at, uint32_t size)
 {
-    size_t place = place_of(s, (uint64_t)size << 32 | at);
-    s->free_count--;
-    memmove(s->free + place, s->free + place + 1, (s->free_count - place) * sizeof *s->free);
+    struct shelf *shelf = shelf_of(s, size);
+    size_t place = place_of(shelf, (uint64_t)size << 32 | at);
+    uint64_t *keys = shelf->keys + place;
+    memmove(keys, keys + 1, (--shelf->count - place) * sizeof *keys);
     s->begins[at] = s->ends[at + size] = 0;
+}
+
+/* The smallest block of at least so much, the lowest of these; 0: none. */
+static uint64_t best_key(struct simulation *s, uint32_t size)
+{
+    struct shelf *shelf = shelf_of(s, size);
+    for (size_t place = place_of(shelf, (uint64_t)size << 32); shelf < s->shelves + SHELVES;
+         shelf++, place = 0)
+        if (place < shelf->count)
+            return shelf->keys[place];
+    return 0;
 }
 
 static uint32_t cost_of(const struct simulation *s, uint32_t size)
@@ -503,9 +535,10 @@ static uint32_t cost_of(const struct simulation *s, uint32_t size)
 static bool simulation_succeeds(struct simulation *s, const struct workload *w, size_t bytes,
                                 uint32_t *at)
 {
-    uint32_t size_by_slot_none = 0, end = (uint32_t)(bytes / s->rounding);
+    uint32_t end = (uint32_t)(bytes / s->rounding);
     uint32_t *size_of = at + w->slots;
-    s->free_count = size_by_slot_none;
+    for (size_t i = 0; i < SHELVES; i++)
+        s->shelves[i].count = 0;
     memset(s->begins, 0, ((size_t)end + 1) * sizeof *s->begins);
     memset(s->ends, 0, ((size_t)end + 1) * sizeof *s->ends);
     add_free(s, 0, end);
@@ -513,10 +546,10 @@ static bool simulation_succeeds(struct simulation *s, const struct workload *w, 
         uint32_t slot = w->events[i].slot, size = w->events[i].size;
         if (size != 0) {
             size = cost_of(s, size);
-            size_t place = place_of(s, (uint64_t)size << 32);
-            if (place == s->free_count)
+            uint64_t key = best_key(s, size);
+            if (key == 0)
                 return false;
-            uint32_t found = (uint32_t)s->free[place], had = (uint32_t)(s->free[place] >> 32);
+            uint32_t found = (uint32_t)key, had = (uint32_t)(key >> 32);
             remove_free(s, found, had);
             if (had > size)
                 add_free(s, found + size, had - size);
@@ -574,7 +607,7 @@ static double least_arena(const struct adapter *adapter, struct simulation *simu
 /* ---- Report -------------------------------------------------------------------------------------- */
 
 static FILE *json;
-static bool json_has_rows;
+static bool json_has_rows, is_without_ideals;
 
 static void json_row(const char *part, const char *row, const char *column, double value)
 {
@@ -663,12 +696,12 @@ static void report_arena(void)
         uint32_t rounding, header;
     } ideals[] = {
         {"ideal best fit", 1, 0}, {"ideal best fit 8+4", 8, 4}, {"ideal best fit 16+4", 16, 4}};
-    struct simulation simulation = {
-        .free = bench_must(malloc(((size_t)1 << 20) * sizeof(uint64_t))),
+    static struct simulation simulation;
+    simulation = (struct simulation){
         .begins = bench_must(malloc((most * 4 + 2) * sizeof(uint32_t))),
         .ends = bench_must(malloc((most * 4 + 2) * sizeof(uint32_t))),
     };
-    for (size_t row = 0; row < BENCH_COUNT_OF(ideals); row++) {
+    for (size_t row = 0; row < BENCH_COUNT_OF(ideals) && !is_without_ideals; row++) {
         simulation.rounding = ideals[row].rounding;
         simulation.header = ideals[row].header;
         printf("| %s |", ideals[row].name);
@@ -731,6 +764,7 @@ int main(int argc, char **argv)
             return 2;
         }
     }
+    is_without_ideals = only != NULL && strstr(only, "ideal") == NULL;
     if (only != NULL)
         keep_only(only);
     if (json_path != NULL) {

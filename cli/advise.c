@@ -468,6 +468,10 @@ static int advise(const struct request *request, struct fh_trace *trace, struct 
                             .rounds = (unsigned)request->rounds,
                             .allocator = request->allocator};
     unsigned index;
+    if (advice.info->process_count == 0) {
+        cli_complain("nothing was allocated while it was recorded; there is nothing to advise on");
+        return CLI_FINDINGS;
+    }
     advice.process = choose_process(request, trace, &index);
     if (advice.process == NULL) {
         return complain_no_process(advice.info);

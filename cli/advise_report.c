@@ -481,14 +481,14 @@ static int by_requests(const void *a, const void *b)
 static void print_largest(const struct term *term, const struct advice *advice)
 {
     const size_t count = advice->sites->count;
-    const struct lab_site **sites = calloc(count + 1, sizeof(*sites));
+    const struct lab_site **sites = calloc(count + 1, sizeof(void *));
     if (sites == NULL) {
         return;
     }
     for (size_t i = 0; i < count; i++) {
         sites[i] = &advice->sites->site[i];
     }
-    qsort(sites, count, sizeof(*sites), by_requests);
+    qsort(sites, count, sizeof(void *), by_requests);
     fprintf(term->out, "\n%sThe sites that allocate most:%s\n", term_style(term, TERM_BOLD),
             term_style(term, TERM_PLAIN));
     for (size_t i = 0; i < count && i < MOST_LARGEST; i++) {

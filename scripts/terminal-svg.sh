@@ -16,9 +16,12 @@ awk -v title="${1:-}" '
         gsub(/[\200-\277]/, "", text)
         return length(text)
     }
+    # No-break spaces: browsers fold the others.
     function styled(text) {
         if (text == "") return ""
-        return sprintf("<tspan fill=\"%s\"%s>%s</tspan>", fill, bold ? " font-weight=\"bold\"" : "", escaped(text))
+        text = escaped(text)
+        gsub(/ /, "\302\240", text)
+        return sprintf("<tspan fill=\"%s\"%s>%s</tspan>", fill, bold ? " font-weight=\"bold\"" : "", text)
     }
     {
         line = $0; out = ""; width = 0

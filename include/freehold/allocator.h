@@ -194,7 +194,8 @@ static inline void fh_free_sized(const struct fh_allocator *a, void *block, size
         a->ops->free(a->self, block);
 }
 
-/* Bytes that may be written at block; 0 where the manager does not know (FH_ALLOCATOR_NEEDS_SIZE). */
+/* Bytes that may be written at block; 0 for NULL, and where the manager does not know
+ * (FH_ALLOCATOR_NEEDS_SIZE). A pointer that is no live block is misuse: reported where it is seen, then 0. */
 static inline size_t fh_allocator_usable_size(const struct fh_allocator *a, const void *block)
 {
     return a->ops->usable_size != NULL ? a->ops->usable_size(a->self, block) : 0;

@@ -1,10 +1,9 @@
 /*
- * half_fit.h: half-fit: blocks of any size from one range in constant time, with the smallest table that can do it,
- * one list for each power of two of sizes (Ogasawara, RTCSA 1995). For ranges of a few KiB, where TLSF's table is
- * too large a part.
+ * half_fit.h: half-fit: blocks of any size from one range in constant time, rounded to a quarter of a power of two,
+ * with a list for each such size (after Ogasawara, RTCSA 1995). The quickest of the managers that join blocks.
  *
- * When not to use it: in most other cases. TLSF (tlsf.h) is as constant, little slower, and finds blocks that
- * half-fit passes over: half-fit needs more memory for the same blocks.
+ * When not to use it: where memory is tight. TLSF (tlsf.h) is as constant and little slower, and needs 7 per
+ * cent less for the same blocks (steady mix); for powers of two they need the same.
  *
  *     static _Alignas(16) unsigned char memory[4 << 10];
  *     struct fh_half_fit heap;
@@ -13,7 +12,8 @@
  *     fh_half_fit_free(&heap, line);
  *     fh_half_fit_destroy(&heap);
  *
- * A block costs 4 bytes and the rounding to 16 (or to 8, as an option). Every call on a wrong pointer is reported,
+ * A block costs 4 bytes, the rounding to 16 (or to 8, as an option) and from there to a quarter of a power of two:
+ * 9 per cent on average, nothing for powers of two. Every call on a wrong pointer is reported,
  * changing nothing: what is no block, points into one, is free already, or whose neighbours were overwritten. Not
  * thread-safe. The range is relocatable and at most 4 GiB.
  */
@@ -42,7 +42,8 @@ FH_API int fh_half_fit_init(struct fh_half_fit *self, const struct fh_half_fit_o
  * alignment that was given, if blocks are to keep theirs). It can't grow there. 0, or -EINVAL: no such range, or
  * `bytes` are fewer than it uses. */
 FH_API int fh_half_fit_attach(struct fh_half_fit *self, void *memory, size_t bytes);
-/* NULL and ENOMEM when no free block can serve it and the range can't grow. O(1): about 90 instructions, whatever is free. */
+/* NULL and ENOMEM when no free block can serve it and the range can't grow. O(1): about
+ * 110 instructions, whatever is free. */
 FH_API void *fh_half_fit_alloc(struct fh_half_fit *self, size_t size) FH_MALLOC_LIKE
     FH_ALLOC_SIZE(2);
 /* `align` and `flags` (enum fh_alloc_flags) as in allocator.h. An alignment above the granule costs 4 bytes more,

@@ -4,8 +4,8 @@
  * choice where only one heap over one range is wanted (Masmano et al., ECRTS 2004).
  *
  * When not to use it: blocks that all end together (arena.h: a tenth of the time); blocks of one size (pool.h,
- * slab.h: no header); threads that share it (wrap it: locked.h). Where memory is so tight that some 2 per cent
- * count and time does not, best fit (fit.h) packs tighter.
+ * slab.h: no header); threads that share it (wrap it: locked.h). Where memory is so tight that 1.5 per cent (steady
+ * mix) counts and time does not, best fit (fit.h) packs tighter.
  *
  *     static _Alignas(16) unsigned char memory[64 << 10];
  *     struct fh_tlsf tlsf;
@@ -14,7 +14,8 @@
  *     fh_tlsf_free(&tlsf, samples);
  *     fh_tlsf_destroy(&tlsf);
  *
- * A block costs 4 bytes and the rounding to 16 (or to 8, as an option). Every call on a wrong pointer is reported,
+ * A block costs 4 bytes, the rounding to 16 (or to 8, as an option) and from there to a 64th of a power of two, so
+ * that powers of two aren't rounded further. Every call on a wrong pointer is reported,
  * changing nothing: what is no block, points into one, is free already, or whose neighbours were overwritten. Not
  * thread-safe. The range is relocatable and at most 4 GiB.
  */
@@ -46,7 +47,8 @@ FH_API int fh_tlsf_init(struct fh_tlsf *self, const struct fh_tlsf_options *opti
  * alignment that was given, if blocks are to keep theirs). It can't grow there. 0, or -EINVAL: no such range, or
  * `bytes` are fewer than it uses. */
 FH_API int fh_tlsf_attach(struct fh_tlsf *self, void *memory, size_t bytes);
-/* NULL and ENOMEM when no free block can serve it and the range can't grow. O(1): about 100 instructions, whatever is free. */
+/* NULL and ENOMEM when no free block can serve it and the range can't grow. O(1): about
+ * 110 instructions, whatever is free. */
 FH_API void *fh_tlsf_alloc(struct fh_tlsf *self, size_t size) FH_MALLOC_LIKE FH_ALLOC_SIZE(2);
 /* `align` and `flags` (enum fh_alloc_flags) as in allocator.h. An alignment above the granule costs 4 bytes more,
  * and a search for `align` bytes more. */
@@ -82,7 +84,7 @@ FH_API struct fh_allocator fh_tlsf_allocator(struct fh_tlsf *self);
 
 /* The bytes of a buffer in which allocation can't fail while at most `live_blocks` blocks with `live_bytes` bytes
  * in all are live at a time, none larger than `largest` (default alignments). A proof is in lib/place/tlsf.c. It
- * covers the worst order of calls that there is: programs rarely need more than 1.1 times what is live.
+ * covers the worst order of calls that there is: programs rarely need more than 1.3 times what is live.
  * SIZE_MAX: more than a range can have. second_level 0 counts as 6. */
 FH_API size_t fh_tlsf_bound(size_t live_bytes, size_t live_blocks, size_t largest,
                             unsigned second_level);

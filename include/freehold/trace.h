@@ -16,7 +16,7 @@
  *
  * None of it is thread-safe on one struct fh_trace; two of the same file are independent.
  *
- * Not for counting in a running program (stats.h) nor for acting on what it does (events.h): a trace is
+ * Not for counting in a running program (stats.h) nor for acting on what it does (event.h): a trace is
  * read when the program has ended, or as far as it was flushed.
  */
 #ifndef FREEHOLD_TRACE_H

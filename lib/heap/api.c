@@ -692,6 +692,11 @@ static void *op_resize(void *self, void *block, size_t old_size, size_t new_size
         errno = EINVAL;
         return NULL;
     }
+    if (block != NULL && fh_block_run(block, NULL) == NULL && !fh_emergency_owns(block)) {
+        (void)fh_usable_size(block); /* reports it */
+        errno = EINVAL;
+        return NULL;
+    }
     if (align == 0 && block != NULL)
         align = given_alignment(block);
     return heap_resize(self, block, new_size, align);

@@ -209,6 +209,7 @@ void fh_report(const char *kind, const void *address, const char *detail)
 {
     int saved = errno, me = fh_os_gettid();
     fh_os_init(); /* messages go nowhere before */
+    fh_settings_start();
     if (atomic_load_explicit(&report.reporter, memory_order_relaxed) == me) {
         fh_message("ERROR: %s of %p while another error was reported; the process ends here", kind,
                    address);

@@ -202,6 +202,11 @@ static void apply(char *item)
 
 void fh_settings_start(void)
 {
+    /* Whoever needs a setting first: the heap, or the report of an allocator in a program that has not used
+     * the heap. Another thread that comes meanwhile goes on with the defaults. */
+    static _Atomic bool has_begun;
+    if (atomic_exchange_explicit(&has_begun, true, memory_order_relaxed))
+        return;
     const char *text = fh_os_getenv("FREEHOLD");
     if (text == NULL || *text == 0 || fh_os_is_secure())
         return;

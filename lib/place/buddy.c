@@ -1541,7 +1541,10 @@ static int check_stack(const struct fh_buddy *buddy, unsigned order)
         }
         filter[bit / 64] |= (uint64_t)1 << bit % 64;
     }
-    if (stack->count > STACK || __builtin_memcmp(filter, stack->filter, sizeof filter) != 0) {
+    uint64_t difference = 0; /* no memcmp: this is built freestanding as well */
+    for (unsigned i = 0; i < FILTER / 64; i++)
+        difference |= filter[i] ^ stack->filter[i];
+    if (stack->count > STACK || difference != 0) {
         fh_broken("buddy %p: the filter of the stack of order %u, which holds %u blocks, is wrong",
                   (const void *)buddy, order, stack->count);
         broken++;

@@ -15,8 +15,8 @@
 #include "place/bins.h"
 #include "place/bound.h"
 
-/* Measured on the steady mix (docs/place/half-fit.md): one list and exact sizes need an arena of 1.56 times what is live,
- * one list and 2^2 sizes 1.60, 2^1 lists and sizes 1.23, 2^2 1.13, 2^3 1.09 (and a tenth more time). */
+/* Measured on the steady mix (bench/own_place_fit.c): one list and exact sizes need an arena of 1.56 times what is live,
+ * one list and 2^2 sizes 1.60, 2^1 lists and sizes 1.23, 2^2 1.13, 2^3 1.09. */
 enum { SECOND = 2 };
 
 static size_t index_bytes(uint32_t choice, uint32_t most)

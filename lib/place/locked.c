@@ -264,7 +264,7 @@ static bool is_small(const struct fh_locked *locked, size_t size, size_t align)
     return has_class(locked, size) && align <= FH_ALIGN_DEFAULT;
 }
 
-/* What the inner allocator is asked for: whatever the alignment, since a resize does not know it. */
+/* Asked of the inner allocator: whatever the alignment, since a resize does not know it. */
 static size_t rounded(const struct fh_locked *locked, size_t size)
 {
     return has_class(locked, size) ? class_size(class_of(size)) : size;
@@ -472,7 +472,7 @@ static int op_check(void *self)
 
 int fh_locked_init(struct fh_locked *locked, const struct fh_locked_options *options)
 {
-    if (options->inner.ops == NULL || options->kind > FH_LOCKED_MAGAZINES ||
+    if (options == NULL || options->inner.ops == NULL || options->kind > FH_LOCKED_MAGAZINES ||
         options->largest > CLASS_MOST)
         return fh_error(FH_EINVAL);
     *locked = (struct fh_locked){.inner = options->inner, .kind = options->kind};

@@ -998,6 +998,8 @@ static void open_all(void)
 
 int fh_slab_init(struct fh_slab *cache, const struct fh_slab_options *options)
 {
+    if (options == NULL) /* there is no default for the size of an object */
+        return fh_error(FH_EINVAL);
     *cache = (struct fh_slab){.options = *options, .is_single_thread = options->is_single_thread};
     const struct fh_allocator *parent = options->place.parent;
     size_t align = options->align == 0 ? FH_ALIGN_DEFAULT : options->align;

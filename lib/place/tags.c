@@ -438,6 +438,8 @@ void *tags_resize(struct fh_tags *tags, const struct tags_index *index,
 size_t tags_usable_size(const struct fh_tags *tags, const void *ptr)
 {
     uint32_t word, block;
+    if (ptr == NULL)
+        return 0;
     if (tags_find(tags, ptr, &block, &word))
         return tags_usable(word);
     tags_report(tags, ptr);

@@ -339,10 +339,11 @@ export function histogram(buckets, label) {
  */
 export function courses({ allocators, formatX, formatY, height = 110 }) {
   const heldBy = (row) => row.memory.course.footprint ?? row.memory.course.resident;
-  const most = allocators.reduce(
-    (largest, row) => [...heldBy(row), ...row.memory.course.requested].reduce((most, value) => Math.max(most, value), largest),
-    1,
-  );
+  const peakOf = (row) => [...heldBy(row), ...row.memory.course.requested].reduce((most, value) => Math.max(most, value), 1);
+  /* One scale for all, but for those that hold far more than the middle one: they would press the others flat. */
+  const peaks = allocators.map(peakOf).sort((a, b) => a - b);
+  const usual = 4 * peaks[Math.floor(peaks.length / 2)];
+  const common = peaks.filter((peak) => peak <= usual).at(-1) ?? 1;
   return h(
     "div",
     { class: "strips" },
@@ -351,10 +352,17 @@ export function courses({ allocators, formatX, formatY, height = 110 }) {
       const held = heldBy(row);
       const peak = held.reduce((largest, value) => Math.max(largest, value), 0);
       const last = events[events.length - 1] || 1;
+      const isApart = peakOf(row) > usual;
+      const most = isApart ? peakOf(row) : common;
       return h(
         "figure",
         { class: "chart" },
-        h("figcaption", {}, h("b", {}, row.name), h("span", {}, `${formatY(peak)} at most, over ${formatX(last)} events`)),
+        h(
+          "figcaption",
+          {},
+          h("b", {}, row.name),
+          h("span", {}, `${formatY(peak)} at most, over ${formatX(last)} events${isApart ? "; a scale of its own" : ""}`),
+        ),
         canvas(
           height,
           (context, width) => {

@@ -266,6 +266,34 @@ static void test_resize_keeps_contents_and_alignment(void **state)
     close_subject();
 }
 
+/* A shrunken block has neighbours all around when it grows again, so that it must move. */
+static void test_alignment_outlives_a_shrink_and_a_move(void **state)
+{
+    enum { WALLS = 200 };
+    const struct on *on = *state;
+    size_t align = fh_min(on->kind->largest_align, 1024), small = 20;
+    size_t kept = on->kind->kept_align != 0 ? fh_min(align, on->kind->kept_align) : align;
+    size_t large = fh_min(on->kind->largest, 5000);
+    struct fh_allocator a = open_subject(state);
+    unsigned char *block = fh_alloc_aligned(&a, fh_min(large, 900), align);
+    assert_non_null(block);
+    block = fh_resize_sized(&a, block, fh_min(large, 900), small, 0);
+    assert_non_null(block);
+    for (size_t i = 0; i < WALLS; i++) {
+        blocks[i] = fh_alloc(&a, small);
+        assert_non_null(blocks[i]);
+    }
+    for (size_t size = small * 2; size <= large; small = size, size *= 2) {
+        block = fh_resize_sized(&a, block, small, size, 0);
+        assert_non_null(block);
+        assert_int_equal((uintptr_t)block % kept, 0);
+    }
+    give_back(&a, block, small, align);
+    for (size_t i = 0; i < WALLS; i++)
+        give_back(&a, blocks[i], 20, 0);
+    close_subject();
+}
+
 static void test_resize_that_fails_leaves_block(void **state)
 {
     size_t size = some_size(*state);
@@ -356,6 +384,21 @@ static void test_exhaustion_is_enomem_and_all_comes_back(void **state)
     size_t again = fill(&a, size);
     /* A limit counts what a heap keeps ahead of need, so a few blocks may be missing. */
     assert_in_range(again, count - count / 16, MOST - 1);
+    close_subject();
+}
+
+/* Whatever size is asked for last: all of it can be written, and nothing beside the buffer is. */
+static void test_the_last_bytes_are_inside(void **state)
+{
+    const struct on *on = *state;
+    struct fh_allocator a = open_subject(state);
+    unsigned char *block;
+    size_t size = filling_size(on);
+    fill(&a, size);
+    for (; size > 0; size /= 2)
+        for (unsigned i = 0; i < MOST && (block = fh_alloc(&a, size)) != NULL; i++)
+            memset(block, (int)i, size);
+    subject_check_guards(&subject);
     close_subject();
 }
 
@@ -807,10 +850,12 @@ static const struct claim claims[] = {
     CLAIM(test_free_of_null_is_nothing, 0),
     CLAIM(test_resize_of_null_allocates, 0),
     CLAIM(test_resize_keeps_contents_and_alignment, 0),
+    CLAIM(test_alignment_outlives_a_shrink_and_a_move, 0),
     CLAIM(test_resize_that_fails_leaves_block, 0),
     CLAIM(test_sized_free_frees, OWN),
     CLAIM(test_owns_its_blocks_and_nothing_else, OWN),
     CLAIM(test_exhaustion_is_enomem_and_all_comes_back, OWN | LIMIT),
+    CLAIM(test_the_last_bytes_are_inside, OWN | LIMIT),
     CLAIM(test_small_blocks_freed_make_room_for_large_ones, OWN | LIMIT | FREES | SIZES),
     CLAIM(test_reset_frees_everything, OWN | LIMIT),
     CLAIM(test_reset_keeps_memory, OWN | COUNTED),

@@ -344,7 +344,7 @@ static int append(void *text, const char *line, size_t length)
 static void test_printed_tree_is_indented_and_whole(void **state)
 {
     char text[2000] = "";
-    struct fh_context_callback callback;
+    static struct fh_context_callback callback; /* runs when the root ends, after this */
 
     (void)state;
     make(make(root, "connection"), "query");
