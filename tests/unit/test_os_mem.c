@@ -329,14 +329,25 @@ static char *map_huge(void)
     return NULL;
 }
 
+/* Splits until it has happened: the kernel leaves a page whole that it is just looking at itself (to move or to age
+ * it), and says nothing. */
+static bool split_at_last(char *addr)
+{
+    (void)fh_os_advise_huge(addr, 2 * MiB, FH_OS_HUGE_NO); /* no collapse meanwhile */
+    for (int tries = 0; tries < 100 && huge_kib(addr) != 0; tries++) {
+        assert_int_equal(fh_os_split_huge(addr + MiB), 0);
+        fh_os_sleep_ns(1000000);
+    }
+    return huge_kib(addr) == 0;
+}
+
 static void test_a_split_huge_page_keeps_its_content(void **state)
 {
     (void)state;
     char *addr = map_huge();
     if (addr == NULL)
         skip();
-    assert_int_equal(fh_os_split_huge(addr + MiB), 0);
-    assert_int_equal(huge_kib(addr), 0);
+    assert_true(split_at_last(addr));
     for (size_t at = 0; at < 2 * MiB; at += fh_os_page_size)
         assert_int_equal(addr[at], 5);
     fh_os_release(addr, 2 * MiB);
@@ -358,7 +369,10 @@ static void test_splitting_takes_the_memory_apart_and_not_only_its_tables(void *
     long before = pages_split();
     if (addr == NULL || before < 0)
         skip();
-    assert_int_equal(fh_os_split_huge(addr), 0);
+    for (int tries = 0; tries < 100 && pages_split() == before; tries++) {
+        assert_int_equal(fh_os_split_huge(addr), 0);
+        fh_os_sleep_ns(1000000);
+    }
     assert_true(pages_split() > before);
     fh_os_release(addr, 2 * MiB);
 }
