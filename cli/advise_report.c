@@ -29,15 +29,16 @@ struct words {
 
 /* What a trace has no word of. */
 static const char *const unseen[] = {
-    "Whether the bytes of a block were ever read or written: a large calloc that is used by half "
-    "looks used. What is seen of "
-    "capacity is what resizes took and gave back.",
-    "Whether two calls of a function from one place are one call: a block freed \"by the call that "
-    "allocated it\" may have been "
-    "freed by the next one. Look at the function before its block moves to the stack.",
-    "What happens to a pointer between allocation and free: where it is kept, and who else reads "
-    "it.",
-    "Contention: a replay runs in one thread, in the order of the trace."};
+    ("Whether the bytes of a block were ever read or written: a large calloc that is used by half "
+     "looks used. What is seen of capacity is what resizes took and gave back."),
+    ("Whether two calls of a function from one place are one call: a block freed \"by the call "
+     "that "
+     "allocated it\" may have been freed by the next one. Look at the function before its block "
+     "moves to the stack."),
+    ("What happens to a pointer between allocation and free: where it is kept, and who else reads "
+     "it."),
+    "Contention: a replay runs in one thread, in the order of the trace.",
+};
 
 /* ---- Names ---- */
 

@@ -85,7 +85,8 @@ FH_API struct fh_allocator fh_tlsf_allocator(struct fh_tlsf *self);
 /* The bytes of a buffer in which allocation can't fail while at most `live_blocks` blocks with `live_bytes` bytes
  * in all are live at a time, none larger than `largest` (default alignments). A proof is in lib/place/tlsf.c. It
  * covers the worst order of calls that there is: programs rarely need more than 1.3 times what is live.
- * SIZE_MAX: more than a range can have. second_level 0 counts as 6. */
+ * second_level 0, the default: the most that any level needs. SIZE_MAX: more than a range can have, a level that
+ * does not exist, or `largest` beyond live_bytes. O(1) */
 FH_API size_t fh_tlsf_bound(size_t live_bytes, size_t live_blocks, size_t largest,
                             unsigned second_level);
 

@@ -128,7 +128,8 @@
 
 #define FH_TAGS_OPS(manager, name_, capabilities_)                                                 \
     {                                                                                              \
-        .size = sizeof(struct fh_allocator_ops), .name = (name_), .capabilities = (capabilities_), \
+        .size = sizeof(struct fh_allocator_ops), .name = (name_),                                  \
+        .capabilities = FH_ALLOCATOR_SEES_DOUBLE_FREE | (capabilities_),                           \
         .alloc = manager##_ops_alloc, .resize_in_place = manager##_ops_resize_in_place,            \
         .resize = manager##_ops_resize, .free = manager##_ops_free,                                \
         .free_sized = manager##_ops_free_sized, .usable_size = manager##_ops_usable_size,          \

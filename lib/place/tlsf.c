@@ -11,8 +11,8 @@
  * two that the range spans. The default gives it about a 512th of the capacity, from s = 2 to s = 6.
  *
  * Why allocation can't fail with fh_tlsf_bound's bytes. When a request of u units finds nothing, every free block
- * is smaller than r(u), u rounded up to its class. (Live units count as blocks are rounded.) Free blocks are not neighbours, so with L - 1 live blocks there
- * are at most L of them. So the range holds less than
+ * is smaller than r(u), u rounded up to its class. (Live units count as blocks are rounded.) Free blocks are not
+ * neighbours, so with L - 1 live blocks there are at most L of them. So the range holds less than
  *
  *     (live units) + L x (r(u) - granule),    and (live units) + u <= M, u <= n.
  *
@@ -112,7 +112,8 @@ int fh_tlsf_init(struct fh_tlsf *self, const struct fh_tlsf_options *options)
     static const struct fh_tlsf_options none;
     if (options == NULL)
         options = &none;
-    if (options->second_level > SECOND_MOST)
+    if (options->second_level != 0 &&
+        (options->second_level < SECOND_LEAST || options->second_level > SECOND_MOST))
         return fh_error(FH_EINVAL);
     const struct fh_place_options *place = &options->place;
     uint32_t second = options->second_level;
@@ -125,6 +126,13 @@ int fh_tlsf_init(struct fh_tlsf *self, const struct fh_tlsf_options *options)
 
 size_t fh_tlsf_bound(size_t live_bytes, size_t live_blocks, size_t largest, unsigned second_level)
 {
-    return tags_bound(live_bytes, live_blocks, largest,
-                      second_level == 0 ? SECOND_MOST : second_level, SIZES, index_bytes);
+    if (second_level != 0)
+        return second_level < SECOND_LEAST || second_level > SECOND_MOST
+                   ? SIZE_MAX
+                   : tags_bound(live_bytes, live_blocks, largest, second_level, SIZES, index_bytes);
+    /* The default is chosen by the capacity: what holds for each level holds for it. */
+    size_t bound = 0;
+    for (unsigned level = SECOND_LEAST; level <= SECOND_MOST; level++)
+        bound = fh_max(bound, fh_tlsf_bound(live_bytes, live_blocks, largest, level));
+    return bound;
 }

@@ -53,7 +53,7 @@ static void test_every_second_level_works_and_others_are_refused(void **state)
         struct fh_tlsf_options options = {.place = FH_PLACE_BUFFER(memory, sizeof memory),
                                           .second_level = second};
         int error = fh_tlsf_init(&tlsf, &options);
-        assert_true(second <= 6 ? error == 0 : error < 0);
+        assert_true(second == 0 || (second >= 2 && second <= 6) ? error == 0 : error < 0);
         if (error != 0)
             continue;
         void *block = fh_tlsf_alloc(&tlsf, 1000);
@@ -134,7 +134,9 @@ static void test_tlsf_never_fails_in_its_bound(void **state)
 {
     (void)state;
     struct fh_tlsf tlsf;
-    for (unsigned second = 2; second <= 6; second++) {
+    static const unsigned levels[] = {0, 2, 3, 4, 5, 6}; /* 0: the default */
+    for (size_t i = 0; i < sizeof levels / sizeof levels[0]; i++) {
+        unsigned second = levels[i];
         size_t bytes = fh_tlsf_bound(LIVE_BYTES, LIVE, LARGEST, second);
         assert_true(bytes < sizeof memory);
         struct fh_tlsf_options options = {.place = FH_PLACE_BUFFER(memory, bytes),
