@@ -299,6 +299,10 @@ static int complain_no_process(const struct fh_trace_info *info)
         cli_complain("--process: the trace has the processes 0 to %u", info->process_count - 1);
         return CLI_USAGE;
     }
+    if (info->is_whole) {
+        cli_complain("nothing was allocated while it was recorded; there is nothing to advise on");
+        return CLI_FINDINGS;
+    }
     cli_complain("the trace is damaged or was cut: no process in it can be read; record again");
     return CLI_DAMAGED;
 }
@@ -468,10 +472,6 @@ static int advise(const struct request *request, struct fh_trace *trace, struct 
                             .rounds = (unsigned)request->rounds,
                             .allocator = request->allocator};
     unsigned index;
-    if (advice.info->process_count == 0) {
-        cli_complain("nothing was allocated while it was recorded; there is nothing to advise on");
-        return CLI_FINDINGS;
-    }
     advice.process = choose_process(request, trace, &index);
     if (advice.process == NULL) {
         return complain_no_process(advice.info);

@@ -522,6 +522,11 @@ static int complain_no_process(const struct request *request, const struct fh_tr
                      info->process_count - 1);
         return CLI_USAGE;
     }
+    if (info->is_whole) {
+        cli_complain("nothing was allocated while '%s' was recorded; there is nothing to replay",
+                     request->file);
+        return CLI_FINDINGS;
+    }
     cli_complain("the trace '%s' is damaged or was cut: no process in it can be read; record again",
                  request->file);
     return CLI_DAMAGED;
