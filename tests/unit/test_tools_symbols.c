@@ -4,6 +4,7 @@
  */
 #include "tools/symbols.h"
 
+#include <elf.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>
@@ -257,6 +258,25 @@ static void test_an_address_in_no_module_is_shown_as_it_is(void **state)
     symbols_close(symbols);
 }
 
+/* Where a library's code begins, and how long it is. */
+static bool find_code(const char *path, uint64_t *begin, uint64_t *size)
+{
+    Elf64_Ehdr head;
+    Elf64_Phdr part;
+    FILE *file = fopen(path, "rb");
+    bool is_found = false;
+    if (file == NULL)
+        return false;
+    if (fread(&head, sizeof head, 1, file) == 1 && fseek(file, (long)head.e_phoff, SEEK_SET) == 0)
+        for (unsigned i = 0;
+             i < head.e_phnum && !is_found && fread(&part, sizeof part, 1, file) == 1; i++)
+            is_found = part.p_type == PT_LOAD && (part.p_flags & PF_X) != 0;
+    fclose(file);
+    *begin = part.p_vaddr;
+    *size = part.p_memsz;
+    return is_found;
+}
+
 static void test_ten_thousand_addresses_take_less_than_two_seconds(void **state)
 {
     (void)state;
@@ -264,7 +284,9 @@ static void test_ten_thousand_addresses_take_less_than_two_seconds(void **state)
     char path[512];
     const char *folder = getenv("BUILD_DIR");
     snprintf(path, sizeof(path), "%s/libfreehold.so", folder != NULL ? folder : ".");
-    if (access(path, R_OK) != 0) {
+    uint64_t code = 0;
+    uint64_t size = 0;
+    if (!find_code(path, &code, &size)) {
         skip();
     }
     struct symbols *symbols = symbols_open();
@@ -280,7 +302,8 @@ static void test_ten_thousand_addresses_take_less_than_two_seconds(void **state)
     size_t named = 0;
     for (size_t i = 0; i < ADDRESSES; i++) {
         const struct symbols_frame *frames;
-        assert_true(symbols_look_up(symbols, module.begin + 0x2000 + 17 * i, 1, &frames) > 0);
+        assert_true(
+            symbols_look_up(symbols, module.begin + code + i * size / ADDRESSES, 1, &frames) > 0);
         named += frames[0].has_name;
     }
     clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &until);
