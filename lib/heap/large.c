@@ -81,7 +81,7 @@ void *fh_large_alloc(struct fh_heap *heap, size_t size, size_t align, unsigned f
         fh_all_link(heap, run);
         heap->run_granules += granules;
     }
-    run->kind = FH_RUN_LARGE;
+    fh_run_set_kind(run, FH_RUN_LARGE);
     atomic_fetch_add_explicit(&fh_root.large_bytes, bytes, memory_order_relaxed);
     struct fh_heap *account = heap != NULL ? heap : fh_heap_current;
     atomic_fetch_add_explicit(&account->large_allocs, 1, memory_order_relaxed);
@@ -113,7 +113,7 @@ void fh_large_free(struct fh_pages *pages, struct fh_run *run)
             return; /* a hole in the window: its header stays a run's that nobody has */
         clear_dirty(pages, run);
     }
-    run->kind = FH_RUN_NONE;
+    fh_run_set_kind(run, FH_RUN_NONE);
     fh_pages_free(pages, run);
     fh_decay_wanted(NULL, bytes);
 }

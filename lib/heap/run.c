@@ -220,7 +220,7 @@ static void run_init(struct fh_heap *heap, struct fh_run *run, unsigned class_in
     run->state = FH_STATE_CURRENT;
     run->manager = &fh_heap_manager;
     run->heap = heap;
-    run->kind = FH_RUN_BLOCKS;
+    fh_run_set_kind(run, FH_RUN_BLOCKS);
     heap->queues[class_index].runs++;
 }
 

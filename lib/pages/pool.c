@@ -126,9 +126,10 @@ static uint32_t span_before(const struct fh_pages *pages, uint32_t index)
     if (index <= pages->first)
         return FH_NO_RUN;
     const struct fh_run *before = fh_run_at(pages, index - 1);
-    if (before->kind == FH_RUN_FREE_TAIL)
+    uint8_t kind = fh_run_kind(before);
+    if (kind == FH_RUN_FREE_TAIL)
         return fh_run_at(pages, before->head)->kind == FH_RUN_BUSY ? FH_NO_RUN : before->head;
-    return before->kind == FH_RUN_CLEAN || before->kind == FH_RUN_DIRTY ? index - 1 : FH_NO_RUN;
+    return kind == FH_RUN_CLEAN || kind == FH_RUN_DIRTY ? index - 1 : FH_NO_RUN;
 }
 
 /* Files a free row of granules, merged with neighbours of its temper. */
@@ -149,7 +150,7 @@ static void span_insert(struct fh_pages *pages, uint32_t index, uint32_t span, u
     }
     if (index + span < pages->top) {
         struct fh_run *right = fh_run_at(pages, index + span);
-        if (right->kind == kind) {
+        if (fh_run_kind(right) == kind) {
             uint32_t at = index + span, length = right->span;
             if ((uint8_t)(now - right->epoch) > (uint8_t)(now - epoch))
                 epoch = right->epoch;
@@ -514,7 +515,8 @@ bool fh_pages_extend(struct fh_pages *pages, struct fh_run *run, size_t more)
     bool done = false;
     if (end < pages->top) {
         struct fh_run *next = fh_run_at(pages, end);
-        if ((next->kind == FH_RUN_CLEAN || next->kind == FH_RUN_DIRTY) && next->span >= more) {
+        uint8_t kind = fh_run_kind(next);
+        if ((kind == FH_RUN_CLEAN || kind == FH_RUN_DIRTY) && next->span >= more) {
             span_unlink(pages, end);
             span_cut(pages, end, end, (uint32_t)more);
             done = true;

@@ -147,6 +147,19 @@ struct fh_window {
     size_t mask; /* (n - 1) << FH_RUN_SHIFT */
 };
 
+/* The kind of a neighbour, as the pool sees it: its owner may be making it a run of blocks, or a large one, at this
+ * moment and without the pool's lock. Neither is a free span, so the pool does not mind which it sees. Relaxed, on both
+ * sides. */
+FH_INLINE uint8_t fh_run_kind(const struct fh_run *run)
+{
+    return __atomic_load_n(&run->kind, __ATOMIC_RELAXED);
+}
+
+FH_INLINE void fh_run_set_kind(struct fh_run *run, enum fh_run_kind kind)
+{
+    __atomic_store_n(&run->kind, (uint8_t)kind, __ATOMIC_RELAXED);
+}
+
 /* Distance of p's header from the first. */
 FH_INLINE size_t fh_window_slot(const struct fh_window *window, const void *p)
 {
