@@ -4,8 +4,11 @@
  * A thread of its own goes round: in each *pass* it reads all rings up to where they were when it came
  * by, turns the calls into events of one stream for each owner, and sleeps until a program has filled
  * half a ring (it wakes us) or for NAP_NS. Each pass lets the heartbeat grow, which is what programs with
- * a full ring wait for. Once a second all streams are written out and a mark behind them: the beginning
- * of the pass before this one, since every event that is older has come by now.
+ * a full ring wait for. All streams are written out and a mark behind them ten times a second while
+ * events come, and after FIRST_STEP events, twice as many, and so on up to LAST_STEP: a cut of a small
+ * trace must leave something too. Up to there a pass reads no more than a step from a ring. The mark is
+ * the beginning of the pass before this one, since every event that is older has come by now, or the
+ * moment before the first event that a pass has left in a ring.
  *
  * A ring is given back when its owner is gone: the thread does not exist any more (tgkill), its process
  * became another program, and all is read. Owners that we never saw alive may be in another
@@ -41,9 +44,14 @@
 
 enum {
     NAP_NS = 20000000,
+    /* Events between marks. Some 2.5 bytes each: the first mark comes at about 10 KiB; with 0.6 MiB between
+     * marks their cost can't be measured any more. */
+    FIRST_STEP = 4096,
+    LAST_STEP = 1 << 18,
     FEW_RINGS = 16, /* free ones, at which ended owners are looked for in each pass */
 };
-static const uint64_t flush_ns = 1000000000, reap_ns = 250000000, look_again_ns = 50000000;
+static const uint64_t flush_ns = 100000000, tell_ns = 1000000000, reap_ns = 250000000,
+                      look_again_ns = 50000000;
 
 struct module {
     uint64_t begin, end;
@@ -95,7 +103,11 @@ struct consumer {
     int first_wait_status;
     bool tells_progress;
     bool has_progress_line;
-    uint64_t pass_tick, mark_tick, flushed_ns, reaped_ns;
+    uint64_t pass_tick, mark_tick, flushed_ns, reaped_ns, told_ns;
+    uint64_t unmarked, step;        /* events since the last mark, and so many at most */
+    bool is_behind;                 /* the pass has left events in a ring */
+    bool is_settled;                /* the last mark is later than all events */
+    uint64_t behind_tick;           /* of the file: the earliest such event is not before this */
     uint64_t begin_clock, begin_ns; /* for the length of a tick */
     uint64_t events;
     uint64_t lost;
@@ -524,6 +536,7 @@ static void add_event(struct consumer *consumer, struct feed *feed, uint32_t sit
                       uint64_t old_address, uint64_t size)
 {
     trace_stream_add(&feed->stream, site, feed->tick, address, old_address, size);
+    consumer->unmarked++;
     if (trace_stream_is_full(&feed->stream)) {
         flush_feed(consumer, feed);
     }
@@ -654,19 +667,21 @@ static inline uint64_t read_call(struct consumer *consumer, struct feed *feed,
     return length;
 }
 
-/* Reads up to where the ring is now. */
-static void drain(struct consumer *consumer, struct feed *feed, struct ring *ring)
+/* Reads up to where the ring is now, or some `words_max`. */
+static void drain(struct consumer *consumer, struct feed *feed, struct ring *ring,
+                  uint64_t words_max)
 {
     enum { RELEASE_EVERY = RING_WORDS / 8 };
     const uint64_t *words = ring_words(ring);
     /* acquire: pairs with the owner's release */
     const uint64_t head = atomic_load_explicit(&ring->head, memory_order_acquire);
     uint64_t tail = atomic_load_explicit(&ring->tail, memory_order_relaxed);
+    const uint64_t stop = head - tail > words_max ? tail + words_max : head;
     uint64_t released = tail;
     if (head - tail > RING_WORDS) {
         feed->is_broken = true;
     }
-    while (tail != head && !feed->is_broken) {
+    while (tail < stop && !feed->is_broken) {
         const uint64_t number = words[tail & (RING_WORDS - 1)] >> 32;
         const uint64_t length = number < RING_SPECIAL
                                     ? read_call(consumer, feed, words, tail, head)
@@ -684,6 +699,11 @@ static void drain(struct consumer *consumer, struct feed *feed, struct ring *rin
     }
     if (feed->is_broken) {
         tail = head;
+    }
+    if (tail != head) {
+        consumer->is_behind = true;
+        consumer->behind_tick =
+            feed->tick < consumer->behind_tick ? feed->tick : consumer->behind_tick;
     }
     atomic_store_explicit(&ring->tail, tail, memory_order_release);
     if (feed->tick > feed->process->last_tick) {
@@ -720,6 +740,9 @@ static void close_feed(struct consumer *consumer, struct feed *feed, struct ring
 static uint32_t drain_all(struct consumer *consumer)
 {
     uint32_t free_rings = 0;
+    const uint64_t words_max = consumer->step < LAST_STEP ? 2 * consumer->step : UINT64_MAX;
+    consumer->is_behind = false;
+    consumer->behind_tick = UINT64_MAX;
     for (uint32_t i = 0; i < RING_COUNT; i++) {
         struct ring *ring = ring_at(consumer->control, i);
         struct feed *feed = &consumer->feeds[i];
@@ -732,7 +755,7 @@ static uint32_t drain_all(struct consumer *consumer)
                                !open_feed(consumer, feed, ring))) {
             continue;
         }
-        drain(consumer, feed, ring);
+        drain(consumer, feed, ring, words_max);
     }
     return free_rings;
 }
@@ -750,7 +773,7 @@ static void reap(struct consumer *consumer)
         struct feed *feed = &consumer->feeds[i];
         struct ring *ring = ring_at(consumer->control, i);
         if (feed->is_open && is_gone(feed)) {
-            drain(consumer, feed, ring); /* what it did since the pass */
+            drain(consumer, feed, ring, UINT64_MAX); /* what it did since the pass */
             close_feed(consumer, feed, ring);
         }
     }
@@ -778,7 +801,17 @@ static void write_all(struct consumer *consumer)
             write_stream(consumer, process, &process->forks, &process->forks_has_number);
         }
     }
-    trace_file_mark(&consumer->file, since_begin(consumer, consumer->mark_tick));
+    uint64_t mark = since_begin(consumer, consumer->mark_tick);
+    if (consumer->is_behind && consumer->behind_tick <= mark) {
+        mark = consumer->behind_tick != 0 ? consumer->behind_tick - 1 : 0;
+    }
+    trace_file_mark(&consumer->file, mark);
+    consumer->is_settled = consumer->unmarked == 0;
+    if (consumer->unmarked >= consumer->step && consumer->step < LAST_STEP) {
+        consumer->step *= 2;
+    }
+    consumer->unmarked = 0;
+    consumer->flushed_ns = now_ns();
 }
 
 static uint64_t events_so_far(const struct consumer *consumer)
@@ -818,15 +851,18 @@ static void pass(struct consumer *consumer)
     atomic_fetch_add_explicit(&consumer->control->heartbeat, 1, memory_order_relaxed);
     const uint32_t free_rings = drain_all(consumer);
     const uint64_t now = now_ns();
-    if (free_rings < FEW_RINGS || now - consumer->reaped_ns > reap_ns) {
+    /* The rings of ended owners are read to their ends then: not before the marks are far apart. */
+    if (!consumer->is_behind && (free_rings < FEW_RINGS || now - consumer->reaped_ns > reap_ns)) {
         reap(consumer);
     }
-    if (now - consumer->flushed_ns > flush_ns) {
-        consumer->flushed_ns = now;
+    if (consumer->unmarked >= consumer->step ||
+        (now - consumer->flushed_ns > flush_ns &&
+         (consumer->unmarked != 0 || !consumer->is_settled))) {
         write_all(consumer);
-        if (consumer->tells_progress) {
-            tell_progress(consumer);
-        }
+    }
+    if (consumer->tells_progress && now - consumer->told_ns > tell_ns) {
+        consumer->told_ns = now;
+        tell_progress(consumer);
     }
     /* A full disk ends recording, not the program. */
     if (consumer->file.error != 0) {
@@ -839,10 +875,15 @@ static void *consume(void *argument)
     struct consumer *consumer = argument;
     while (atomic_load(&consumer->is_stopping) == 0) {
         pass(consumer);
-        nap(consumer);
+        if (!consumer->is_behind) {
+            nap(consumer);
+        }
     }
-    /* Twice: a process that came between may have waited for its parent's ring. */
-    drain_all(consumer);
+    do {
+        pass(consumer);
+    } while (consumer->is_behind);
+    /* Once more: a process that came between may have waited for its parent's ring. */
+    consumer->step = LAST_STEP;
     drain_all(consumer);
     return NULL;
 }
@@ -905,7 +946,8 @@ struct consumer *consumer_start(int fd, const char *command, bool tells_progress
     }
     if (*error == 0) {
         consumer->tells_progress = tells_progress;
-        consumer->flushed_ns = now_ns();
+        consumer->flushed_ns = consumer->told_ns = now_ns();
+        consumer->step = FIRST_STEP;
         *error = -pthread_create(&consumer->thread, NULL, consume, consumer);
     }
     if (*error == -EFBIG) {

@@ -46,16 +46,18 @@ static int print_help(void)
          "\n"
          "Options:");
     cli_print_options(options, OPTIONS);
-    puts("\n"
-         "Recording is for the time until PROG ends: what its children do after that is not in\n"
-         "FILE. If recording is killed, FILE is readable up to its last second.\n"
-         "\n"
-         "Exit status: PROG's own (or the signal that killed it); before PROG starts 125 for\n"
-         "trouble of Freehold's own, 126 when PROG can't be executed or preloaded, 127 when it\n"
-         "is not found.\n"
-         "\n"
-         "Example:\n"
-         "  freehold record -o sqlite.fht -- sqlite3 my.db 'select count(*) from t'");
+    puts(
+        "\n"
+        "Recording is for the time until PROG ends: what its children do after that is not in\n"
+        "FILE. If recording is killed, FILE is readable up to its last moments. FILE may hold %p,\n"
+        "the process id of PROG; until PROG has ended it is that of the recording command.\n"
+        "\n"
+        "Exit status: PROG's own (or the signal that killed it); before PROG starts 125 for\n"
+        "trouble of Freehold's own, 126 when PROG can't be executed or preloaded, 127 when it\n"
+        "is not found.\n"
+        "\n"
+        "Example:\n"
+        "  freehold record -o sqlite.fht -- sqlite3 my.db 'select count(*) from t'");
     return cli_finish_output(CLI_OK, CLI_OWN_TROUBLE);
 }
 
@@ -143,6 +145,25 @@ static char *quote_command(char **argv)
     return command;
 }
 
+/* FILE with each %p replaced by the program's process id; false when the name gets too long. */
+static bool expand_name(const char *file, pid_t pid, char *name, size_t size)
+{
+    size_t len = 0;
+    while (*file != '\0' && len < size) {
+        if (file[0] == '%' && file[1] == 'p') {
+            len += (size_t)snprintf(name + len, size - len, "%ld", (long)pid);
+            file += 2;
+        } else {
+            name[len++] = *file++;
+        }
+    }
+    if (len >= size) {
+        return false;
+    }
+    name[len] = '\0';
+    return true;
+}
+
 /* The trace's descriptor, or -1 after a complaint. */
 static int open_trace(const char *file)
 {
@@ -176,7 +197,10 @@ static void report(const char *file, const struct consumed *consumed)
                  consumed->threads == 1 ? "" : "s", consumed->processes,
                  consumed->processes == 1 ? "" : "es", figure_bytes(consumed->bytes).text, file,
                  per_event);
-    if (consumed->lost != 0) {
+    if (consumed->error != 0) {
+        cli_complain("'%s' can't be written: %s; what was written before can be read", file,
+                     strerror(-consumed->error));
+    } else if (consumed->lost != 0) {
         cli_complain("%s calls are missing in it, which came faster than they could be written",
                      figure_count(consumed->lost).text);
     }
@@ -185,19 +209,35 @@ static void report(const char *file, const struct consumed *consumed)
             "%u process%s went on after the program's end; what they did then is not recorded",
             consumed->running, consumed->running == 1 ? "" : "es");
     }
-    if (consumed->error != 0) {
-        cli_complain("'%s' can't be written: %s; what was written before can be read", file,
-                     strerror(-consumed->error));
+}
+
+/* Gives the file the program's process id in place of ours; the name that it has then. */
+static const char *rename_trace(const char *file, const char *pattern, pid_t pid, char *name,
+                                size_t size)
+{
+    if (strstr(pattern, "%p") == NULL) {
+        return file;
     }
+    if (!expand_name(pattern, pid, name, size) || rename(file, name) != 0) {
+        cli_complain("'%s' can't get the name '%s' with the program's process id", file, pattern);
+        return file;
+    }
+    return name;
 }
 
 static int record(const struct request *request, const struct program *program, const char *library)
 {
     struct outcome outcome;
     struct consumed consumed;
+    char file[PATH_MAX];
+    char name[PATH_MAX];
     int error = 0;
+    if (!expand_name(request->file, getpid(), file, sizeof(file))) {
+        cli_complain("the name '%s' is too long", request->file);
+        return CLI_OWN_TROUBLE;
+    }
     char *command = quote_command(request->program);
-    const int fd = command != NULL ? open_trace(request->file) : -1;
+    const int fd = command != NULL ? open_trace(file) : -1;
     if (fd < 0) {
         free(command);
         return CLI_OWN_TROUBLE;
@@ -212,21 +252,21 @@ static int record(const struct request *request, const struct program *program, 
                                        "limit on file sizes (ulimit -f) must allow"
                                      : "");
         close(fd);
-        unlink(request->file);
+        unlink(file);
         return CLI_OWN_TROUBLE;
     }
     if (!library_preload(library) || !consumer_configure(consumer)) {
         consumer_finish(consumer, -1, &consumed);
-        unlink(request->file);
+        unlink(file);
         return CLI_OWN_TROUBLE;
     }
     const int start_error = supervise(program->path, request->program, &outcome);
     consumer_finish(consumer, start_error == 0 ? outcome.wait_status : -1, &consumed);
     if (start_error != 0) {
-        unlink(request->file);
+        unlink(file);
         return program_complain_not_started(program->path, start_error);
     }
-    report(request->file, &consumed);
+    report(rename_trace(file, request->file, outcome.pid, name, sizeof(name)), &consumed);
     end_like(&outcome);
 }
 

@@ -468,8 +468,8 @@ static int scan(struct fh_trace *trace)
 {
     struct trace_chunk chunk;
     bool has_start = false;
-    for (uint64_t offset = sizeof(struct trace_head);
-         trace->size - offset >= sizeof(chunk) && !trace->info.is_whole;) {
+    uint64_t offset = sizeof(struct trace_head);
+    while (trace->size - offset >= sizeof(chunk) && !trace->info.is_whole) {
         int error = 0;
         if (!read_at(trace, offset, &chunk, sizeof(chunk)) || !is_sound(&chunk) ||
             (chunk.kind == TRACE_CHUNK_START) == has_start)
@@ -484,6 +484,8 @@ static int scan(struct fh_trace *trace)
         trace->info.is_whole = chunk.kind == TRACE_CHUNK_END;
         offset += sizeof(chunk) + chunk.stored;
     }
+    if (trace->info.is_whole && offset != trace->size)
+        damaged(trace, offset, "something follows its end");
     return 0;
 }
 
@@ -493,6 +495,7 @@ static void settle(struct fh_trace *trace)
     if (trace->info.is_whole) {
         trace->limit_tick = UINT64_MAX;
         trace->has_mark = true;
+        trace->info.is_whole = trace->damage.error == 0; /* END says that all is there before it */
     }
     trace->info.process_count = (unsigned)trace->process_count;
     for (size_t i = 0; i < trace->process_count; i++) {

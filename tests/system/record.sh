@@ -13,6 +13,8 @@ says() { # CLAIM PATTERN
     grep -qE -- "$2" "$work/dumped" || sed 's/^/    | /' "$work/dumped" >&2
 }
 
+lacks() { ! grep -q -- "$1" "$2"; }
+
 passes "a program is recorded" "$freehold" record -o "$trace" -- "$traced" calls
 holds "the summary says how much" grep -qE 'recorded [0-9,]+ calls of 1 thread in 1 process' "$work/out"
 dump
@@ -24,10 +26,20 @@ read -r address module < <(tail -n 1 "$work/dumped") || true
 addr2line -f -e "$module" "$address" >"$work/function" 2>&1 || true
 holds "the innermost frame is the caller's" grep -q allocates_111 "$work/function"
 
+# A name with the process id; and a cut at half of a small trace leaves a beginning.
+passes "a name may hold the process id" "$freehold" record -o "$work/p%p.fht" -- \
+    bash -c "echo \$\$ >'$work/pid'; exec '$traced' calls"
+holds "which is the program's" test -s "$work/p$(cat "$work/pid").fht"
+
 passes "threads are recorded" "$freehold" record -o "$trace" -- "$traced" threads
 dump
 says "both threads are there" 'threads 2:'
 says "a block is freed before it is handed out again" 'of77 20000 .*wrong 0 back 0$'
+
+truncate -s $(($(stat -c %s "$trace") / 2)) "$trace"
+dump
+says "half of a small trace is not whole" '^whole 0 '
+says "but has events" 'of77 [1-9]'
 
 passes "a fork is recorded" "$freehold" record -o "$trace" -- "$traced" fork
 dump
@@ -84,8 +96,10 @@ if mount -t tmpfs -o size=64k tmpfs "$work/small" 2>/dev/null; then
         >"$work/out" 2>&1 || status=$?
     holds "a full disk does not change how the program ends" test "$status" -eq 5
     holds "it is said" grep -q "can't be written: No space" "$work/out"
+    holds "speed is not blamed then" lacks 'came faster' "$work/out"
     trace=$work/small/trace dump
     says "the file is readable" '^whole 0 '
+    says "and has events" '^process 0: .* of|of[0-9]+ [1-9]'
 else
     skip "no tmpfs can be mounted to be full"
 fi

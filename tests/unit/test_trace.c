@@ -491,6 +491,28 @@ static void test_damage_in_a_late_chunk_costs_only_what_follows(void **state)
     free(life.events);
 }
 
+static void test_bytes_behind_the_end_are_damage_behind_all_events(void **state)
+{
+    struct life life;
+    size_t size;
+    long end;
+    (void)state;
+    write_life(&life, SMALL);
+    uint8_t *bytes = bytes_of(path, &size);
+    uint8_t *longer = calloc(size + 1, 1);
+    memcpy(longer, bytes, size);
+    put_bytes(longer, size + 1);
+    struct fh_trace *trace = fh_trace_open(other_path, NULL);
+    assert_non_null(trace);
+    assert_false(fh_trace_info(trace)->is_whole);
+    assert_int_equal(read_beginning(trace, &life, &end), SMALL);
+    assert_int_equal(end, -EBADMSG);
+    fh_trace_close(trace);
+    free(longer);
+    free(bytes);
+    free(life.events);
+}
+
 static void test_newer_version_is_named(void **state)
 {
     struct trace_head head = {.magic = TRACE_MAGIC, .version = 7};
@@ -621,6 +643,7 @@ int main(void)
         cmocka_unit_test(test_every_cut_gives_a_beginning_and_is_not_whole),
         cmocka_unit_test(test_every_flipped_byte_gives_a_beginning_and_a_sentence),
         cmocka_unit_test(test_damage_in_a_late_chunk_costs_only_what_follows),
+        cmocka_unit_test(test_bytes_behind_the_end_are_damage_behind_all_events),
         cmocka_unit_test(test_newer_version_is_named),
         cmocka_unit_test(test_what_is_no_trace_is_refused),
         cmocka_unit_test(test_checksum_is_crc32c),
