@@ -145,6 +145,11 @@ uint32_t trace_stream_add_site(struct trace_stream *stream, const struct trace_s
 /* Adds an event; the stream must not be full. Ticks must not decrease. */
 void trace_stream_add(struct trace_stream *stream, uint32_t site, uint64_t tick, uint64_t address,
                       uint64_t old_address, uint64_t size);
+/* An event with this address (its lower 48 bits) comes soon: what adding it will read is fetched. */
+static inline void trace_stream_expect(const struct trace_stream *stream, uint64_t address)
+{
+    __builtin_prefetch(trace_slot_of(&stream->model, address & 0xffffffffffffu), 1);
+}
 static inline bool trace_stream_is_full(const struct trace_stream *stream)
 {
     return stream->count == TRACE_CHUNK_EVENTS_MAX;
