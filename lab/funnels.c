@@ -44,7 +44,7 @@ struct use {
     uint64_t count, sizes, time_ns;
 };
 
-/* What one stack says of the function that is innermost in it for now. */
+/* What one stack says of the function that is innermost in it, once the wrappers around malloc are taken off. */
 struct sight {
     uint64_t function, count, sizes, callers;
     uint64_t outer; /* function that called it; 0: a wrapper */

@@ -10,6 +10,7 @@
  * aligned run, so a class whose size is a multiple of the alignment is aligned by construction;
  * over 16 KiB a run of its own is.
  */
+#include "base/core/adapter.h"
 #include "base/core/plant.h"
 #include "freehold/heap.h"
 
@@ -702,10 +703,8 @@ static void *op_resize(void *self, void *block, size_t old_size, size_t new_size
     return heap_resize(self, block, new_size, align);
 }
 
-static void op_free(void *self, void *block)
-{
-    fh_heap_free(self, block);
-}
+FH_ADAPT_FREE(heap)
+FH_ADAPT_WHOLE(heap)
 
 static void op_free_sized(void *self, void *block, size_t size, size_t align)
 {
@@ -723,55 +722,9 @@ static size_t op_usable_size(void *self, const void *block)
     return fh_usable_size(block);
 }
 
-static bool op_owns(void *self, const void *address)
-{
-    return fh_heap_owns(self, address);
-}
-
-static void op_reset(void *self)
-{
-    fh_heap_reset(self);
-}
-
-static void op_destroy(void *self)
-{
-    fh_heap_destroy(self);
-}
-
-static int op_measure(void *self, struct fh_measure *out)
-{
-    return fh_heap_measure(self, out);
-}
-
-static int op_walk(void *self, int (*visit)(void *context, const struct fh_block *block),
-                   void *context)
-{
-    return fh_heap_walk(self, visit, context);
-}
-
-static int op_check(void *self)
-{
-    return fh_heap_check(self);
-}
-
 struct fh_allocator fh_heap_allocator(struct fh_heap *heap)
 {
-    static const struct fh_allocator_ops ops = {
-        .size = sizeof ops,
-        .name = "heap",
-        .capabilities = FH_ALLOCATOR_THREAD_SAFE | FH_ALLOCATOR_MOVES,
-        .alloc = op_alloc,
-        .resize_in_place = op_resize_in_place,
-        .resize = op_resize,
-        .free = op_free,
-        .free_sized = op_free_sized,
-        .usable_size = op_usable_size,
-        .owns = op_owns,
-        .reset = op_reset,
-        .destroy = op_destroy,
-        .measure = op_measure,
-        .walk = op_walk,
-        .check = op_check,
-    };
+    static const struct fh_allocator_ops ops = FH_ADAPTER_OPS(
+        "heap", FH_ALLOCATOR_THREAD_SAFE | FH_ALLOCATOR_MOVES, op_resize_in_place, op_usable_size);
     return (struct fh_allocator){&ops, heap};
 }

@@ -41,6 +41,7 @@
  */
 #include "freehold/arena.h"
 
+#include "base/core/adapter.h"
 #include "base/core/bits.h"
 #include "base/core/fail.h"
 #include "base/core/misuse.h"
@@ -662,76 +663,21 @@ int fh_arena_check(const struct fh_arena *arena)
 
 /* ---- fh_allocator ---------------------------------------------------------------------------- */
 
-static void *op_alloc(void *self, size_t size, size_t align, unsigned flags)
-{
-    return fh_arena_alloc_with(self, size, align, flags);
-}
+FH_ADAPT_ALLOC(arena)
+FH_ADAPT_FREE(arena)
+FH_ADAPT_FREE_SIZED(arena)
+FH_ADAPT_RESIZE_SIZED(arena)
+FH_ADAPT_WHOLE(arena)
 
-static bool op_resize_in_place(void *self, void *block, size_t old_size, size_t new_size)
-{
-    return fh_arena_resize_in_place(self, block, old_size, new_size);
-}
-
-static void *op_resize(void *self, void *block, size_t old_size, size_t new_size, size_t align)
-{
-    return fh_arena_resize(self, block, old_size, new_size, align);
-}
-
-static void op_free(void *self, void *block)
-{
-    fh_arena_free(self, block);
-}
-
-static void op_free_sized(void *self, void *block, size_t size, size_t align)
-{
-    fh_arena_free_sized(self, block, size, align);
-}
-
-static bool op_owns(void *self, const void *address)
-{
-    return fh_arena_owns(self, address);
-}
-
-static void op_reset(void *self)
-{
-    fh_arena_reset(self);
-}
-
-static void op_destroy(void *self)
-{
-    fh_arena_destroy(self);
-}
-
-static int op_measure(void *self, struct fh_measure *out)
-{
-    return fh_arena_measure(self, out);
-}
-
-static int op_walk(void *self, int (*visit)(void *context, const struct fh_block *block),
-                   void *context)
-{
-    return fh_arena_walk(self, visit, context);
-}
-
-static int op_check(void *self)
-{
-    return fh_arena_check(self);
-}
-
-#define ARENA_OPS(capabilities_)                                                                   \
-    {                                                                                              \
-        .size = sizeof(struct fh_allocator_ops), .name = "arena", .capabilities = (capabilities_), \
-        .alloc = op_alloc, .resize_in_place = op_resize_in_place, .resize = op_resize,             \
-        .free = op_free, .free_sized = op_free_sized, .owns = op_owns, .reset = op_reset,          \
-        .destroy = op_destroy, .measure = op_measure, .walk = op_walk, .check = op_check,          \
-    }
+#define ARENA_OPS(more)                                                                            \
+    FH_ADAPTER_OPS("arena",                                                                        \
+                   FH_ALLOCATOR_NEEDS_SIZE | FH_ALLOCATOR_MOVES | FH_ALLOCATOR_NO_FREE | (more),   \
+                   op_resize_in_place, NULL)
 
 struct fh_allocator fh_arena_allocator(struct fh_arena *arena)
 {
     static const struct fh_allocator_ops contiguous =
-        ARENA_OPS(FH_ALLOCATOR_CONSTANT_TIME | FH_ALLOCATOR_NEEDS_SIZE | FH_ALLOCATOR_MOVES |
-                  FH_ALLOCATOR_RELOCATABLE | FH_ALLOCATOR_NO_FREE);
-    static const struct fh_allocator_ops chained =
-        ARENA_OPS(FH_ALLOCATOR_NEEDS_SIZE | FH_ALLOCATOR_MOVES | FH_ALLOCATOR_NO_FREE);
+        ARENA_OPS(FH_ALLOCATOR_CONSTANT_TIME | FH_ALLOCATOR_RELOCATABLE);
+    static const struct fh_allocator_ops chained = ARENA_OPS(0);
     return (struct fh_allocator){arena->is_contiguous ? &contiguous : &chained, arena};
 }

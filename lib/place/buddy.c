@@ -76,6 +76,7 @@
  */
 #include "freehold/buddy.h"
 
+#include "base/core/adapter.h"
 #include "base/core/bits.h"
 #include "base/core/fail.h"
 #include "base/core/misuse.h"
@@ -1585,10 +1586,12 @@ int fh_buddy_check(struct fh_buddy *buddy)
 
 /* ---- the interface --------------------------------------------------------------------------- */
 
-static void *op_alloc(void *self, size_t size, size_t align, unsigned flags)
-{
-    return fh_buddy_alloc_with(self, size, align, flags);
-}
+FH_ADAPT_ALLOC(buddy)
+FH_ADAPT_FREE(buddy)
+FH_ADAPT_FREE_SIZED(buddy)
+FH_ADAPT_USABLE_SIZE(buddy)
+FH_ADAPT_RESIZE(buddy)
+FH_ADAPT_WHOLE(buddy)
 
 static bool op_resize_in_place(void *self, void *block, size_t old_size, size_t new_size)
 {
@@ -1596,71 +1599,15 @@ static bool op_resize_in_place(void *self, void *block, size_t old_size, size_t 
     return fh_buddy_resize_in_place(self, block, new_size);
 }
 
-static void *op_resize(void *self, void *block, size_t old_size, size_t new_size, size_t align)
-{
-    (void)old_size;
-    return fh_buddy_resize(self, block, new_size, align);
-}
+#define BUDDY_OPS(name, more)                                                                      \
+    FH_ADAPTER_OPS(name,                                                                           \
+                   FH_ALLOCATOR_MOVES | FH_ALLOCATOR_RELOCATABLE | FH_ALLOCATOR_SEES_DOUBLE_FREE | \
+                       (more),                                                                     \
+                   op_resize_in_place, op_usable_size)
 
-static void op_free(void *self, void *block)
-{
-    fh_buddy_free(self, block);
-}
-
-static void op_free_sized(void *self, void *block, size_t size, size_t align)
-{
-    fh_buddy_free_sized(self, block, size, align);
-}
-
-static size_t op_usable_size(void *self, const void *block)
-{
-    return fh_buddy_usable_size(self, block);
-}
-
-static bool op_owns(void *self, const void *address)
-{
-    return fh_buddy_owns(self, address);
-}
-
-static void op_reset(void *self)
-{
-    fh_buddy_reset(self);
-}
-
-static void op_destroy(void *self)
-{
-    fh_buddy_destroy(self);
-}
-
-static int op_measure(void *self, struct fh_measure *out)
-{
-    return fh_buddy_measure(self, out);
-}
-
-static int op_walk(void *self, int (*visit)(void *, const struct fh_block *), void *context)
-{
-    return fh_buddy_walk(self, visit, context);
-}
-
-static int op_check(void *self)
-{
-    return fh_buddy_check(self);
-}
-
-#define FH_BUDDY_OPS(name_, more_)                                                                 \
-    {                                                                                              \
-        .size = sizeof(struct fh_allocator_ops), .name = (name_),                                  \
-        .capabilities = FH_ALLOCATOR_MOVES | FH_ALLOCATOR_RELOCATABLE |                            \
-                        FH_ALLOCATOR_SEES_DOUBLE_FREE | (more_),                                   \
-        .alloc = op_alloc, .resize_in_place = op_resize_in_place, .resize = op_resize,             \
-        .free = op_free, .free_sized = op_free_sized, .usable_size = op_usable_size,               \
-        .owns = op_owns, .reset = op_reset, .destroy = op_destroy, .measure = op_measure,          \
-        .walk = op_walk, .check = op_check,                                                        \
-    }
-
-static const struct fh_allocator_ops private_ops = FH_BUDDY_OPS("buddy", 0);
+static const struct fh_allocator_ops private_ops = BUDDY_OPS("buddy", 0);
 static const struct fh_allocator_ops shared_ops =
-    FH_BUDDY_OPS("buddy-shared", FH_ALLOCATOR_THREAD_SAFE);
+    BUDDY_OPS("buddy-shared", FH_ALLOCATOR_THREAD_SAFE);
 
 struct fh_allocator fh_buddy_allocator(struct fh_buddy *buddy)
 {

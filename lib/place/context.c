@@ -28,6 +28,7 @@
  */
 #include "freehold/context.h"
 
+#include "base/core/adapter.h"
 #include "base/core/bits.h"
 #include "base/core/fail.h"
 #include "base/core/misuse.h"
@@ -314,10 +315,7 @@ static struct fh_allocator inner(struct fh_context *context)
 
 /* ---- fh_allocator ---------------------------------------------------------------------------- */
 
-static void *op_alloc(void *self, size_t size, size_t align, unsigned flags)
-{
-    return fh_context_alloc_with(self, size, align, flags);
-}
+FH_ADAPT_ALLOC(context)
 
 static bool op_resize_in_place(void *self, void *block, size_t old_size, size_t new_size)
 {
@@ -388,24 +386,11 @@ static int op_check(void *self)
 static void make_face(struct fh_context *context)
 {
     struct fh_allocator allocator = inner(context);
-    context->face = (struct fh_allocator_ops){
-        .size = sizeof context->face,
-        .name = "context",
-        .capabilities = allocator.ops->capabilities &
-                        ~(unsigned)(FH_ALLOCATOR_THREAD_SAFE | FH_ALLOCATOR_RELOCATABLE),
-        .alloc = op_alloc,
-        .resize_in_place = op_resize_in_place,
-        .resize = op_resize,
-        .free = op_free,
-        .free_sized = op_free_sized,
-        .usable_size = allocator.ops->usable_size != NULL ? op_usable_size : NULL,
-        .owns = op_owns,
-        .reset = op_reset,
-        .destroy = op_destroy,
-        .measure = op_measure,
-        .walk = op_walk,
-        .check = op_check,
-    };
+    unsigned capabilities = allocator.ops->capabilities &
+                            ~(unsigned)(FH_ALLOCATOR_THREAD_SAFE | FH_ALLOCATOR_RELOCATABLE);
+    context->face = (struct fh_allocator_ops)FH_ADAPTER_OPS(
+        "context", capabilities, op_resize_in_place,
+        allocator.ops->usable_size != NULL ? op_usable_size : NULL);
 }
 
 struct fh_allocator fh_context_allocator(struct fh_context *context)

@@ -475,7 +475,9 @@ static const struct tags_index fit_index = {
     .sizes_log2 = TAGS_EXACT,
 };
 
-enum { CAPABILITIES = FH_ALLOCATOR_MOVES | FH_ALLOCATOR_RELOCATABLE };
+enum {
+    CAPABILITIES = FH_ALLOCATOR_SEES_DOUBLE_FREE | FH_ALLOCATOR_MOVES | FH_ALLOCATOR_RELOCATABLE
+};
 
 #include "place/manager.h"
 
@@ -484,10 +486,10 @@ static const struct fh_allocator_ops ops[];
 FH_TAGS_FUNCTIONS(fit, &fit_index, &ops[0])
 
 static const struct fh_allocator_ops ops[] = {
-    [FH_FIT_FIRST] = FH_TAGS_OPS(fit, "first-fit", CAPABILITIES),
-    [FH_FIT_NEXT] = FH_TAGS_OPS(fit, "next-fit", CAPABILITIES),
-    [FH_FIT_BEST] = FH_TAGS_OPS(fit, "best-fit", CAPABILITIES),
-    [FH_FIT_WORST] = FH_TAGS_OPS(fit, "worst-fit", CAPABILITIES),
+    [FH_FIT_FIRST] = FH_ADAPTER_OPS("first-fit", CAPABILITIES, op_resize_in_place, op_usable_size),
+    [FH_FIT_NEXT] = FH_ADAPTER_OPS("next-fit", CAPABILITIES, op_resize_in_place, op_usable_size),
+    [FH_FIT_BEST] = FH_ADAPTER_OPS("best-fit", CAPABILITIES, op_resize_in_place, op_usable_size),
+    [FH_FIT_WORST] = FH_ADAPTER_OPS("worst-fit", CAPABILITIES, op_resize_in_place, op_usable_size),
 };
 
 struct fh_allocator fh_fit_allocator(struct fh_fit *self)

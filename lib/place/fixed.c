@@ -22,6 +22,7 @@
  */
 #include "freehold/fixed.h"
 
+#include "base/core/adapter.h"
 #include "base/core/bits.h"
 #include "base/core/fail.h"
 #include "base/core/misuse.h"
@@ -324,80 +325,18 @@ int fh_fixed_check(const struct fh_fixed *fixed)
 
 /* ---- fh_allocator ---------------------------------------------------------------------------- */
 
-static void *op_alloc(void *self, size_t size, size_t align, unsigned flags)
-{
-    return fh_fixed_alloc_with(self, size, align, flags);
-}
-
-static bool op_resize_in_place(void *self, void *block, size_t old_size, size_t new_size)
-{
-    return fh_fixed_resize_in_place(self, block, old_size, new_size);
-}
-
-static void *op_resize(void *self, void *block, size_t old_size, size_t new_size, size_t align)
-{
-    return fh_fixed_resize(self, block, old_size, new_size, align);
-}
-
-static void op_free(void *self, void *block)
-{
-    fh_fixed_free(self, block);
-}
-
-static void op_free_sized(void *self, void *block, size_t size, size_t align)
-{
-    fh_fixed_free_sized(self, block, size, align);
-}
-
-static bool op_owns(void *self, const void *address)
-{
-    return fh_fixed_owns(self, address);
-}
-
-static void op_reset(void *self)
-{
-    fh_fixed_reset(self);
-}
-
-static void op_destroy(void *self)
-{
-    fh_fixed_destroy(self);
-}
-
-static int op_measure(void *self, struct fh_measure *out)
-{
-    return fh_fixed_measure(self, out);
-}
-
-static int op_walk(void *self, int (*visit)(void *context, const struct fh_block *block),
-                   void *context)
-{
-    return fh_fixed_walk(self, visit, context);
-}
-
-static int op_check(void *self)
-{
-    return fh_fixed_check(self);
-}
+FH_ADAPT_ALLOC(fixed)
+FH_ADAPT_FREE(fixed)
+FH_ADAPT_FREE_SIZED(fixed)
+FH_ADAPT_RESIZE_SIZED(fixed)
+FH_ADAPT_WHOLE(fixed)
 
 struct fh_allocator fh_fixed_allocator(struct fh_fixed *fixed)
 {
-    static const struct fh_allocator_ops ops = {
-        .size = sizeof ops,
-        .name = "fixed",
-        .capabilities = FH_ALLOCATOR_CONSTANT_TIME | FH_ALLOCATOR_NEEDS_SIZE | FH_ALLOCATOR_MOVES |
-                        FH_ALLOCATOR_RELOCATABLE | FH_ALLOCATOR_NO_FREE,
-        .alloc = op_alloc,
-        .resize_in_place = op_resize_in_place,
-        .resize = op_resize,
-        .free = op_free,
-        .free_sized = op_free_sized,
-        .owns = op_owns,
-        .reset = op_reset,
-        .destroy = op_destroy,
-        .measure = op_measure,
-        .walk = op_walk,
-        .check = op_check,
-    };
+    static const struct fh_allocator_ops ops =
+        FH_ADAPTER_OPS("fixed",
+                       FH_ALLOCATOR_CONSTANT_TIME | FH_ALLOCATOR_NEEDS_SIZE | FH_ALLOCATOR_MOVES |
+                           FH_ALLOCATOR_RELOCATABLE | FH_ALLOCATOR_NO_FREE,
+                       op_resize_in_place, NULL);
     return (struct fh_allocator){&ops, fixed};
 }

@@ -17,6 +17,7 @@
  */
 #include "freehold/fragmentation.h"
 
+#include "base/core/adapter.h"
 #include "base/core/bits.h"
 #include "base/core/fail.h"
 #include "base/core/misuse.h"
@@ -218,7 +219,7 @@ static void leave(struct fh_account *account, struct entry *entry)
 
 /* ---- the account as an allocator --------------------------------------------------------------- */
 
-static void *account_alloc(void *self, size_t size, size_t align, unsigned flags)
+static void *op_alloc(void *self, size_t size, size_t align, unsigned flags)
 {
     struct fh_account *account = self;
     void *block = make_room(account) ? fh_alloc_with(&account->inner, size, align, flags) : NULL;
@@ -231,7 +232,7 @@ static void *account_alloc(void *self, size_t size, size_t align, unsigned flags
     return block;
 }
 
-static bool account_resize_in_place(void *self, void *block, size_t old_size, size_t new_size)
+static bool op_resize_in_place(void *self, void *block, size_t old_size, size_t new_size)
 {
     struct fh_account *account = self;
     struct entry *entry = find(account, (uintptr_t)block);
@@ -247,7 +248,7 @@ static bool account_resize_in_place(void *self, void *block, size_t old_size, si
     return true;
 }
 
-static void *account_resize(void *self, void *block, size_t old_size, size_t new_size, size_t align)
+static void *op_resize(void *self, void *block, size_t old_size, size_t new_size, size_t align)
 {
     struct fh_account *account = self;
     struct entry *entry = block != NULL ? find(account, (uintptr_t)block) : NULL;
@@ -273,7 +274,7 @@ static void *account_resize(void *self, void *block, size_t old_size, size_t new
 }
 
 /* A block that is not in the account is the inner allocator's to complain about. */
-static void account_free(void *self, void *block)
+static void op_free(void *self, void *block)
 {
     struct fh_account *account = self;
     struct entry *entry = block != NULL ? find(account, (uintptr_t)block) : NULL;
@@ -287,7 +288,7 @@ static void account_free(void *self, void *block)
     fh_free_sized(&account->inner, block, size, align);
 }
 
-static void account_free_sized(void *self, void *block, size_t size, size_t align)
+static void op_free_sized(void *self, void *block, size_t size, size_t align)
 {
     struct fh_account *account = self;
     struct entry *entry = block != NULL ? find(account, (uintptr_t)block) : NULL;
@@ -296,23 +297,23 @@ static void account_free_sized(void *self, void *block, size_t size, size_t alig
     } else if (size_of(entry) != size) {
         fh_misuse("size-mismatch", block, "freed with another size than it was asked for");
     } else {
-        account_free(self, block);
+        op_free(self, block);
     }
 }
 
-static size_t account_usable_size(void *self, const void *block)
+static size_t op_usable_size(void *self, const void *block)
 {
     struct fh_account *account = self;
     size_t usable = fh_allocator_usable_size(&account->inner, block);
     return usable != 0 ? usable : fh_account_requested(account, block);
 }
 
-static bool account_owns(void *self, const void *address)
+static bool op_owns(void *self, const void *address)
 {
     return fh_allocator_owns(&((struct fh_account *)self)->inner, address);
 }
 
-static void account_reset(void *self)
+static void op_reset(void *self)
 {
     struct fh_account *account = self;
     fh_allocator_reset(&account->inner);
@@ -320,23 +321,23 @@ static void account_reset(void *self)
     account->live_blocks = account->live_requested = 0;
 }
 
-static void account_destroy(void *self)
+static void op_destroy(void *self)
 {
     fh_account_destroy(self);
 }
 
-static int account_measure(void *self, struct fh_measure *out)
+static int op_measure(void *self, struct fh_measure *out)
 {
     return fh_allocator_measure(&((struct fh_account *)self)->inner, out);
 }
 
-static int account_walk(void *self, int (*visit)(void *context, const struct fh_block *block),
-                        void *context)
+static int op_walk(void *self, int (*visit)(void *context, const struct fh_block *block),
+                   void *context)
 {
     return fh_allocator_walk(&((struct fh_account *)self)->inner, visit, context);
 }
 
-static int account_check(void *self)
+static int op_check(void *self)
 {
     struct fh_account *account = self;
     size_t blocks = 0, bytes = 0;
@@ -368,23 +369,8 @@ int fh_account_init(struct fh_account *account, const struct fh_account_options 
     return open_table(account, FIRST_SLOTS);
 }
 
-static const struct fh_allocator_ops account_ops = {
-    .size = sizeof account_ops,
-    .name = "account",
-    .capabilities = FH_ALLOCATOR_MOVES,
-    .alloc = account_alloc,
-    .resize_in_place = account_resize_in_place,
-    .resize = account_resize,
-    .free = account_free,
-    .free_sized = account_free_sized,
-    .usable_size = account_usable_size,
-    .owns = account_owns,
-    .reset = account_reset,
-    .destroy = account_destroy,
-    .measure = account_measure,
-    .walk = account_walk,
-    .check = account_check,
-};
+static const struct fh_allocator_ops account_ops =
+    FH_ADAPTER_OPS("account", FH_ALLOCATOR_MOVES, op_resize_in_place, op_usable_size);
 
 struct fh_allocator fh_account_allocator(struct fh_account *account)
 {

@@ -83,8 +83,10 @@ static const struct fh_allocator_ops ops;
 FH_TAGS_FUNCTIONS(half_fit, &half_fit_index, &ops)
 
 static const struct fh_allocator_ops ops =
-    FH_TAGS_OPS(half_fit, "half-fit",
-                FH_ALLOCATOR_CONSTANT_TIME | FH_ALLOCATOR_MOVES | FH_ALLOCATOR_RELOCATABLE);
+    FH_ADAPTER_OPS("half-fit",
+                   FH_ALLOCATOR_SEES_DOUBLE_FREE | FH_ALLOCATOR_CONSTANT_TIME | FH_ALLOCATOR_MOVES |
+                       FH_ALLOCATOR_RELOCATABLE,
+                   op_resize_in_place, op_usable_size);
 
 struct fh_allocator fh_half_fit_allocator(struct fh_half_fit *self)
 {

@@ -27,6 +27,7 @@
  */
 #include "freehold/locked.h"
 
+#include "base/core/adapter.h"
 #include "base/core/bits.h"
 #include "base/core/fail.h"
 #include "base/core/misuse.h"
@@ -488,23 +489,11 @@ int fh_locked_init(struct fh_locked *locked, const struct fh_locked_options *opt
     unsigned lost =
         FH_ALLOCATOR_RELOCATABLE |
         (has_magazines ? FH_ALLOCATOR_SEES_DOUBLE_FREE | FH_ALLOCATOR_CONSTANT_TIME : 0);
-    locked->ops = (struct fh_allocator_ops){
-        .size = sizeof locked->ops,
-        .name = has_magazines ? "magazines" : "locked",
-        .capabilities = (inner->capabilities & ~lost) | FH_ALLOCATOR_THREAD_SAFE,
-        .alloc = op_alloc,
-        .resize_in_place = inner->resize_in_place != NULL ? op_resize_in_place : NULL,
-        .resize = op_resize,
-        .free = op_free,
-        .free_sized = op_free_sized,
-        .usable_size = inner->usable_size != NULL ? op_usable_size : NULL,
-        .owns = op_owns,
-        .reset = op_reset,
-        .destroy = op_destroy,
-        .measure = op_measure,
-        .walk = op_walk,
-        .check = op_check,
-    };
+    locked->ops = (struct fh_allocator_ops)FH_ADAPTER_OPS(
+        has_magazines ? "magazines" : "locked",
+        (inner->capabilities & ~lost) | FH_ALLOCATOR_THREAD_SAFE,
+        inner->resize_in_place != NULL ? op_resize_in_place : NULL,
+        inner->usable_size != NULL ? op_usable_size : NULL);
     locked->owner = (struct fh_thread_owner){.serial = UINT64_MAX,
                                              .index = FH_THREAD_OWNERS,
                                              .thread_ends = thread_ends,

@@ -3,12 +3,13 @@
  * defined where this is included (tags_moves.h).
  *
  * FH_TAGS_FUNCTIONS(tlsf, &index, &ops) writes fh_tlsf_alloc and the others that fh_tlsf_init and
- * fh_tlsf_allocator complete, and those of the table, for a handle whose first member is `tags`. FH_TAGS_OPS is
- * the table's initialiser.
+ * fh_tlsf_allocator complete, and those of the table, for a handle whose first member is `tags`. The
+ * table itself is FH_ADAPTER_OPS (base/core/adapter.h).
  */
 #ifndef FH_PLACE_MANAGER_H
 #define FH_PLACE_MANAGER_H
 
+#include "base/core/adapter.h"
 #include "place/tags_moves.h"
 
 #define FH_TAGS_FUNCTIONS(manager, index, ops)                                                     \
@@ -16,56 +17,55 @@
     {                                                                                              \
         return tags_attach(&self->tags, index, memory, bytes);                                     \
     }                                                                                              \
-    static void *manager##_ops_alloc(void *self, size_t size, size_t align, unsigned flags)        \
+    static void *op_alloc(void *self, size_t size, size_t align, unsigned flags)                   \
     {                                                                                              \
         return tags_alloc(self, index, size, align, flags);                                        \
     }                                                                                              \
-    static bool manager##_ops_resize_in_place(void *self, void *block, size_t old_size,            \
-                                              size_t new_size)                                     \
+    static bool op_resize_in_place(void *self, void *block, size_t old_size, size_t new_size)      \
     {                                                                                              \
         (void)old_size;                                                                            \
         return tags_resize_in_place(self, index, block, new_size);                                 \
     }                                                                                              \
-    static void *manager##_ops_resize(void *self, void *block, size_t old_size, size_t new_size,   \
-                                      size_t align)                                                \
+    static void *op_resize(void *self, void *block, size_t old_size, size_t new_size,              \
+                           size_t align)                                                           \
     {                                                                                              \
         (void)old_size;                                                                            \
         return tags_resize(self, index, ops, block, new_size, align);                              \
     }                                                                                              \
-    static void manager##_ops_free(void *self, void *block)                                        \
+    static void op_free(void *self, void *block)                                                   \
     {                                                                                              \
         tags_free(self, index, block);                                                             \
     }                                                                                              \
-    static void manager##_ops_free_sized(void *self, void *block, size_t size, size_t align)       \
+    static void op_free_sized(void *self, void *block, size_t size, size_t align)                  \
     {                                                                                              \
         tags_free_sized(self, index, block, size, align);                                          \
     }                                                                                              \
-    static size_t manager##_ops_usable_size(void *self, const void *block)                         \
+    static size_t op_usable_size(void *self, const void *block)                                    \
     {                                                                                              \
         return tags_usable_size(self, block);                                                      \
     }                                                                                              \
-    static bool manager##_ops_owns(void *self, const void *address)                                \
+    static bool op_owns(void *self, const void *address)                                           \
     {                                                                                              \
         return tags_owns(self, address);                                                           \
     }                                                                                              \
-    static void manager##_ops_reset(void *self)                                                    \
+    static void op_reset(void *self)                                                               \
     {                                                                                              \
         tags_clear(self, index);                                                                   \
     }                                                                                              \
-    static void manager##_ops_destroy(void *self)                                                  \
+    static void op_destroy(void *self)                                                             \
     {                                                                                              \
         tags_close(self);                                                                          \
     }                                                                                              \
-    static int manager##_ops_measure(void *self, struct fh_measure *out)                           \
+    static int op_measure(void *self, struct fh_measure *out)                                      \
     {                                                                                              \
         return tags_measure(self, out);                                                            \
     }                                                                                              \
-    static int manager##_ops_walk(                                                                 \
-        void *self, int (*visit)(void *context, const struct fh_block *block), void *context)      \
+    static int op_walk(void *self, int (*visit)(void *context, const struct fh_block *block),      \
+                       void *context)                                                              \
     {                                                                                              \
         return tags_walk(self, visit, context);                                                    \
     }                                                                                              \
-    static int manager##_ops_check(void *self)                                                     \
+    static int op_check(void *self)                                                                \
     {                                                                                              \
         return tags_check(self, index);                                                            \
     }                                                                                              \
@@ -76,7 +76,7 @@
     void *fh_##manager##_alloc_with(struct fh_##manager *self, size_t size, size_t align,          \
                                     unsigned flags)                                                \
     {                                                                                              \
-        return manager##_ops_alloc(&self->tags, size, align, flags);                               \
+        return op_alloc(&self->tags, size, align, flags);                                          \
     }                                                                                              \
     void fh_##manager##_free(struct fh_##manager *self, void *block)                               \
     {                                                                                              \
@@ -85,7 +85,7 @@
     void fh_##manager##_free_sized(struct fh_##manager *self, void *block, size_t size,            \
                                    size_t align)                                                   \
     {                                                                                              \
-        manager##_ops_free_sized(&self->tags, block, size, align);                                 \
+        op_free_sized(&self->tags, block, size, align);                                            \
     }                                                                                              \
     bool fh_##manager##_resize_in_place(struct fh_##manager *self, void *block, size_t new_size)   \
     {                                                                                              \
@@ -124,18 +124,6 @@
     int fh_##manager##_check(const struct fh_##manager *self)                                      \
     {                                                                                              \
         return tags_check(&self->tags, index);                                                     \
-    }
-
-#define FH_TAGS_OPS(manager, name_, capabilities_)                                                 \
-    {                                                                                              \
-        .size = sizeof(struct fh_allocator_ops), .name = (name_),                                  \
-        .capabilities = FH_ALLOCATOR_SEES_DOUBLE_FREE | (capabilities_),                           \
-        .alloc = manager##_ops_alloc, .resize_in_place = manager##_ops_resize_in_place,            \
-        .resize = manager##_ops_resize, .free = manager##_ops_free,                                \
-        .free_sized = manager##_ops_free_sized, .usable_size = manager##_ops_usable_size,          \
-        .owns = manager##_ops_owns, .reset = manager##_ops_reset,                                  \
-        .destroy = manager##_ops_destroy, .measure = manager##_ops_measure,                        \
-        .walk = manager##_ops_walk, .check = manager##_ops_check,                                  \
     }
 
 #endif

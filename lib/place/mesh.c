@@ -46,6 +46,7 @@
  */
 #include "freehold/mesh.h"
 
+#include "base/core/adapter.h"
 #include "base/core/bits.h"
 #include "base/core/fail.h"
 #include "base/core/misuse.h"
@@ -1101,10 +1102,11 @@ int fh_mesh_check(const struct fh_mesh *m)
 
 /* ---- The interface ------------------------------------------------------------------------------- */
 
-static void *op_alloc(void *self, size_t size, size_t align, unsigned flags)
-{
-    return fh_mesh_alloc_with(self, size, align, flags);
-}
+FH_ADAPT_ALLOC(mesh)
+FH_ADAPT_FREE(mesh)
+FH_ADAPT_USABLE_SIZE(mesh)
+FH_ADAPT_RESIZE(mesh)
+FH_ADAPT_WHOLE(mesh)
 
 static bool op_resize_in_place(void *self, void *block, size_t old_size, size_t new_size)
 {
@@ -1112,17 +1114,6 @@ static bool op_resize_in_place(void *self, void *block, size_t old_size, size_t 
     (void)old_size;
     const struct span *span = block_or_report(self, block, &slot);
     return span != NULL && is_same(span, new_size, span_align(span));
-}
-
-static void *op_resize(void *self, void *block, size_t old_size, size_t new_size, size_t align)
-{
-    (void)old_size;
-    return fh_mesh_resize(self, block, new_size, align);
-}
-
-static void op_free(void *self, void *block)
-{
-    fh_mesh_free(self, block);
 }
 
 static void op_free_sized(void *self, void *block, size_t size, size_t align)
@@ -1137,60 +1128,10 @@ static void op_free_sized(void *self, void *block, size_t size, size_t align)
         fh_mesh_free(self, block);
 }
 
-static size_t op_usable_size(void *self, const void *block)
-{
-    return fh_mesh_usable_size(self, block);
-}
-
-static bool op_owns(void *self, const void *address)
-{
-    return fh_mesh_owns(self, address);
-}
-
-static void op_reset(void *self)
-{
-    fh_mesh_reset(self);
-}
-
-static void op_destroy(void *self)
-{
-    fh_mesh_destroy(self);
-}
-
-static int op_measure(void *self, struct fh_measure *out)
-{
-    return fh_mesh_measure(self, out);
-}
-
-static int op_walk(void *self, int (*visit)(void *context, const struct fh_block *block),
-                   void *context)
-{
-    return fh_mesh_walk(self, visit, context);
-}
-
-static int op_check(void *self)
-{
-    return fh_mesh_check(self);
-}
-
 struct fh_allocator fh_mesh_allocator(struct fh_mesh *m)
 {
-    static const struct fh_allocator_ops ops = {
-        .size = sizeof(struct fh_allocator_ops),
-        .name = "mesh",
-        .capabilities = FH_ALLOCATOR_MOVES | FH_ALLOCATOR_SEES_DOUBLE_FREE,
-        .alloc = op_alloc,
-        .resize_in_place = op_resize_in_place,
-        .resize = op_resize,
-        .free = op_free,
-        .free_sized = op_free_sized,
-        .usable_size = op_usable_size,
-        .owns = op_owns,
-        .reset = op_reset,
-        .destroy = op_destroy,
-        .measure = op_measure,
-        .walk = op_walk,
-        .check = op_check,
-    };
+    static const struct fh_allocator_ops ops =
+        FH_ADAPTER_OPS("mesh", FH_ALLOCATOR_MOVES | FH_ALLOCATOR_SEES_DOUBLE_FREE,
+                       op_resize_in_place, op_usable_size);
     return (struct fh_allocator){&ops, m};
 }

@@ -57,6 +57,7 @@
  */
 #include "freehold/movable.h"
 
+#include "base/core/adapter.h"
 #include "base/core/bits.h"
 #include "base/core/fail.h"
 #include "base/core/misuse.h"
@@ -1826,56 +1827,12 @@ static size_t op_usable_size(void *self, const void *block)
     return h == NULL ? 0 : usable_of(h);
 }
 
-static bool op_owns(void *self, const void *address)
-{
-    return fh_movable_owns(self, address);
-}
-
-static void op_reset(void *self)
-{
-    fh_movable_reset(self);
-}
-
-static void op_destroy(void *self)
-{
-    fh_movable_destroy(self);
-}
-
-static int op_measure(void *self, struct fh_measure *out)
-{
-    return fh_movable_measure(self, out);
-}
-
-static int op_walk(void *self, int (*visit)(void *context, const struct fh_block *block),
-                   void *context)
-{
-    return fh_movable_walk(self, visit, context);
-}
-
-static int op_check(void *self)
-{
-    return fh_movable_check(self);
-}
+FH_ADAPT_WHOLE(movable)
 
 struct fh_allocator fh_movable_allocator(struct fh_movable *m)
 {
-    static const struct fh_allocator_ops ops = {
-        .size = sizeof(struct fh_allocator_ops),
-        .name = "movable",
-        .capabilities =
-            FH_ALLOCATOR_MOVES | FH_ALLOCATOR_RELOCATABLE | FH_ALLOCATOR_SEES_DOUBLE_FREE,
-        .alloc = op_alloc,
-        .resize_in_place = op_resize_in_place,
-        .resize = op_resize,
-        .free = op_free,
-        .free_sized = op_free_sized,
-        .usable_size = op_usable_size,
-        .owns = op_owns,
-        .reset = op_reset,
-        .destroy = op_destroy,
-        .measure = op_measure,
-        .walk = op_walk,
-        .check = op_check,
-    };
+    static const struct fh_allocator_ops ops = FH_ADAPTER_OPS(
+        "movable", FH_ALLOCATOR_MOVES | FH_ALLOCATOR_RELOCATABLE | FH_ALLOCATOR_SEES_DOUBLE_FREE,
+        op_resize_in_place, op_usable_size);
     return (struct fh_allocator){&ops, m};
 }

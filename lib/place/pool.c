@@ -39,6 +39,7 @@
  */
 #include "freehold/pool.h"
 
+#include "base/core/adapter.h"
 #include "base/core/bits.h"
 #include "base/core/fail.h"
 #include "base/core/misuse.h"
@@ -682,77 +683,18 @@ int fh_pool_check(const struct fh_pool *pool)
 
 /* ---- fh_allocator ---------------------------------------------------------------------------- */
 
-static void *op_alloc(void *self, size_t size, size_t align, unsigned flags)
-{
-    return fh_pool_alloc_with(self, size, align, flags);
-}
+FH_ADAPT_ALLOC(pool)
+FH_ADAPT_FREE(pool)
+FH_ADAPT_FREE_SIZED(pool)
+FH_ADAPT_USABLE_SIZE(pool)
+FH_ADAPT_RESIZE_SIZED(pool)
+FH_ADAPT_WHOLE(pool)
 
-static bool op_resize_in_place(void *self, void *block, size_t old_size, size_t new_size)
-{
-    return fh_pool_resize_in_place(self, block, old_size, new_size);
-}
-
-static void *op_resize(void *self, void *block, size_t old_size, size_t new_size, size_t align)
-{
-    return fh_pool_resize(self, block, old_size, new_size, align);
-}
-
-static void op_free(void *self, void *block)
-{
-    fh_pool_free(self, block);
-}
-
-static void op_free_sized(void *self, void *block, size_t size, size_t align)
-{
-    fh_pool_free_sized(self, block, size, align);
-}
-
-static size_t op_usable_size(void *self, const void *block)
-{
-    return fh_pool_usable_size(self, block);
-}
-
-static bool op_owns(void *self, const void *address)
-{
-    return fh_pool_owns(self, address);
-}
-
-static void op_reset(void *self)
-{
-    fh_pool_reset(self);
-}
-
-static void op_destroy(void *self)
-{
-    fh_pool_destroy(self);
-}
-
-static int op_measure(void *self, struct fh_measure *out)
-{
-    return fh_pool_measure(self, out);
-}
-
-static int op_walk(void *self, int (*visit)(void *context, const struct fh_block *block),
-                   void *context)
-{
-    return fh_pool_walk(self, visit, context);
-}
-
-static int op_check(void *self)
-{
-    return fh_pool_check(self);
-}
-
-#define POOL_OPS(capabilities_)                                                                    \
-    {                                                                                              \
-        .size = sizeof(struct fh_allocator_ops), .name = "pool",                                   \
-        .capabilities = FH_ALLOCATOR_CONSTANT_TIME | FH_ALLOCATOR_ONE_SIZE |                       \
-                        FH_ALLOCATOR_SEES_DOUBLE_FREE | (capabilities_),                           \
-        .alloc = op_alloc, .resize_in_place = op_resize_in_place, .resize = op_resize,             \
-        .free = op_free, .free_sized = op_free_sized, .usable_size = op_usable_size,               \
-        .owns = op_owns, .reset = op_reset, .destroy = op_destroy, .measure = op_measure,          \
-        .walk = op_walk, .check = op_check,                                                        \
-    }
+#define POOL_OPS(more)                                                                             \
+    FH_ADAPTER_OPS("pool",                                                                         \
+                   FH_ALLOCATOR_CONSTANT_TIME | FH_ALLOCATOR_ONE_SIZE |                            \
+                       FH_ALLOCATOR_SEES_DOUBLE_FREE | (more),                                     \
+                   op_resize_in_place, op_usable_size)
 
 struct fh_allocator fh_pool_allocator(struct fh_pool *pool)
 {

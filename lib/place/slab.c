@@ -45,6 +45,7 @@
  */
 #include "freehold/slab.h"
 
+#include "base/core/adapter.h"
 #include "base/core/bits.h"
 #include "base/core/fail.h"
 #include "base/core/misuse.h"
@@ -1300,10 +1301,10 @@ int fh_slab_check(struct fh_slab *cache)
 
 /* ---- the interface --------------------------------------------------------------------------- */
 
-static void *op_alloc(void *self, size_t size, size_t align, unsigned flags)
-{
-    return fh_slab_alloc_with(self, size, align, flags);
-}
+FH_ADAPT_ALLOC(slab)
+FH_ADAPT_FREE(slab)
+FH_ADAPT_USABLE_SIZE(slab)
+FH_ADAPT_WHOLE(slab)
 
 /* An object is as large as it is. */
 static bool op_resize_in_place(void *self, void *object, size_t old_size, size_t new_size)
@@ -1325,11 +1326,6 @@ static void *op_resize(void *self, void *object, size_t old_size, size_t new_siz
     return fh_fail(FH_ENOMEM);
 }
 
-static void op_free(void *self, void *object)
-{
-    fh_slab_free(self, object);
-}
-
 static void op_free_sized(void *self, void *object, size_t size, size_t align)
 {
     const struct fh_slab *cache = self;
@@ -1340,54 +1336,11 @@ static void op_free_sized(void *self, void *object, size_t size, size_t align)
         fh_slab_free(self, object);
 }
 
-static size_t op_usable_size(void *self, const void *object)
-{
-    return fh_slab_usable_size(self, object);
-}
-
-static bool op_owns(void *self, const void *address)
-{
-    return fh_slab_owns(self, address);
-}
-
-static void op_reset(void *self)
-{
-    fh_slab_reset(self);
-}
-
-static void op_destroy(void *self)
-{
-    fh_slab_destroy(self);
-}
-
-static int op_measure(void *self, struct fh_measure *out)
-{
-    return fh_slab_measure(self, out);
-}
-
-static int op_walk(void *self, int (*visit)(void *, const struct fh_block *), void *context)
-{
-    return fh_slab_walk(self, visit, context);
-}
-
-static int op_check(void *self)
-{
-    return fh_slab_check(self);
-}
-
-#define FH_SLAB_OPS(name_, more_)                                                                  \
-    {                                                                                              \
-        .size = sizeof(struct fh_allocator_ops), .name = (name_),                                  \
-        .capabilities = FH_ALLOCATOR_ONE_SIZE | (more_), .alloc = op_alloc,                        \
-        .resize_in_place = op_resize_in_place, .resize = op_resize, .free = op_free,               \
-        .free_sized = op_free_sized, .usable_size = op_usable_size, .owns = op_owns,               \
-        .reset = op_reset, .destroy = op_destroy, .measure = op_measure, .walk = op_walk,          \
-        .check = op_check,                                                                         \
-    }
-
-static const struct fh_allocator_ops shared_ops = FH_SLAB_OPS("slab", FH_ALLOCATOR_THREAD_SAFE);
+static const struct fh_allocator_ops shared_ops = FH_ADAPTER_OPS(
+    "slab", FH_ALLOCATOR_ONE_SIZE | FH_ALLOCATOR_THREAD_SAFE, op_resize_in_place, op_usable_size);
 static const struct fh_allocator_ops single_ops =
-    FH_SLAB_OPS("slab-single", FH_ALLOCATOR_SEES_DOUBLE_FREE);
+    FH_ADAPTER_OPS("slab-single", FH_ALLOCATOR_ONE_SIZE | FH_ALLOCATOR_SEES_DOUBLE_FREE,
+                   op_resize_in_place, op_usable_size);
 
 struct fh_allocator fh_slab_allocator(struct fh_slab *cache)
 {

@@ -89,8 +89,11 @@ static const struct fh_allocator_ops ops;
 
 FH_TAGS_FUNCTIONS(tlsf, &tlsf_index, &ops)
 
-static const struct fh_allocator_ops ops = FH_TAGS_OPS(
-    tlsf, "tlsf", FH_ALLOCATOR_CONSTANT_TIME | FH_ALLOCATOR_MOVES | FH_ALLOCATOR_RELOCATABLE);
+static const struct fh_allocator_ops ops =
+    FH_ADAPTER_OPS("tlsf",
+                   FH_ALLOCATOR_SEES_DOUBLE_FREE | FH_ALLOCATOR_CONSTANT_TIME | FH_ALLOCATOR_MOVES |
+                       FH_ALLOCATOR_RELOCATABLE,
+                   op_resize_in_place, op_usable_size);
 
 struct fh_allocator fh_tlsf_allocator(struct fh_tlsf *self)
 {
