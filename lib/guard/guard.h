@@ -1,0 +1,122 @@
+/*
+ * guard.h: what the files of lib/guard share.
+ *
+ * A *guarded block* is one that this room hands out in place of the heap's. There are three kinds, and one
+ * description of them all (struct fh_guard_block):
+ *
+ *   slot     in a run of blocks of one size (slots.c): state, size and call sites lie out of line, a canary fills
+ *            what was not asked for, freed blocks wait in a quarantine
+ *   fenced   on pages of its own between inaccessible ones (fence.c): an access outside, or after the free, traps
+ *   large    a run of its own between inaccessible pages (slots.c)
+ *
+ * Who may call what. Nothing here allocates by malloc. guard.c is entered through struct fh_mode (heap/mode.h). Reports
+ * (report.c, fault.c) may come at any moment, in a signal handler, with any lock of ours held by this
+ * thread: what they call is marked "lock-free" and reads metadata only.
+ */
+#ifndef FH_GUARD_GUARD_H
+#define FH_GUARD_GUARD_H
+
+#include "base/core/bits.h"
+#include "heap/mode.h"
+
+#include <stdatomic.h>
+
+/* ---- settings (settings.c) -------------------------------------------------------------------- */
+
+enum fh_guard_mode { FH_MODE_FAST, FH_MODE_HARDENED, FH_MODE_DEBUG };
+
+struct fh_guard_settings {
+    enum fh_guard_mode mode;
+    size_t guard;      /* mean bytes between sampled blocks; 1: every block; 0: off */
+    size_t quarantine; /* bytes that wait, all threads together */
+    bool is_zeroing;   /* freed blocks are zeroed (hardened) */
+    bool is_filling;   /* new blocks are filled with a pattern, freed ones with another (debug) */
+    bool is_sweeping;  /* uaf=sweep: see sweep.c */
+    bool has_stacks;   /* each call's whole stack is kept, not only those of new sites */
+    size_t limit;      /* bytes; 0: none (pressure.c) */
+    bool is_failing;   /* pressure.c has failures to make */
+};
+extern struct fh_guard_settings fh_guard_settings;
+
+/* ---- blocks ------------------------------------------------------------------------------------ */
+
+enum fh_block_state {
+    FH_BLOCK_NEVER, /* memory of ours that is no block yet, or no more */
+    FH_BLOCK_LIVE,
+    FH_BLOCK_FREED, /* in quarantine, or given back and not handed out again */
+};
+
+struct fh_guard_block {
+    uintptr_t address;
+    size_t requested, usable; /* usable: to the end of its memory, canary included */
+    size_t align;             /* 0: not asked for */
+    enum fh_block_state state;
+    unsigned family;                  /* enum fh_how */
+    uint32_t alloc_stack, free_stack; /* ids of lib/stack; 0: not known */
+    int alloc_thread, free_thread;    /* kernel's thread ids; 0: not known */
+    uint64_t alloc_ns, free_ns;       /* CLOCK_MONOTONIC; 0: not known */
+    const char *kind;                 /* "slot", "fenced", "large", "heap" */
+};
+
+/* The block in which an address lies; of one that lies in a gap, a canary or a guard page, the block that it most likely
+ * belongs to (the nearest, first the one below). Every kind, the plain heap's blocks too. Lock-free. */
+bool fh_guard_find(const void *address, struct fh_guard_block *out);
+
+/* What bounds checks ask, often: the live or freed block that holds the address. Lock-free, some 5 ns. */
+struct fh_extent {
+    uintptr_t low, high; /* requested bytes: [low, high) */
+    bool is_live;
+};
+bool fh_guard_extent(const void *address, struct fh_extent *out);
+
+/* ---- call sites (sites.c) ---------------------------------------------------------------------- */
+
+/*
+ * A site is a place in the program that allocates or frees, told by return address and stack pointer. Each has its
+ * stack, captured once, and counts how often it was used, by which budgets decide. Numbers from 1; 0: not known.
+ */
+struct fh_site {
+    _Atomic uint64_t key;   /* hash of pc and sp */
+    uint32_t stack;         /* fh_stack id */
+    _Atomic uint32_t count; /* allocations */
+    _Atomic uint32_t fenced;
+};
+uint32_t fh_site_of(const struct fh_call *call);
+struct fh_site *fh_site_at(uint32_t number); /* NULL for 0 */
+uint32_t fh_site_stack(uint32_t number);
+
+/* ---- fenced blocks (fence.c) -------------------------------------------------------------------- */
+
+/* NULL: no budget, no slot, or too large. is_left: at the beginning of its page, so that what is below traps; else at its
+ * end. Zero-filled. */
+void *fh_fence_alloc(size_t size, size_t align, unsigned how, uint32_t stack, bool is_left);
+void fh_fence_free(void *block, uint32_t stack);
+bool fh_fence_owns(const void *address);                             /* lock-free */
+bool fh_fence_find(const void *address, struct fh_guard_block *out); /* lock-free */
+/* Whether the budget of the site allows one now. */
+bool fh_fence_wanted(struct fh_site *site);
+
+/* ---- errors (report.c) --------------------------------------------------------------------------- */
+
+enum fh_access { FH_ACCESS_NONE, FH_ACCESS_READ, FH_ACCESS_WRITE, FH_ACCESS_UNKNOWN };
+
+struct fh_error {
+    const char *kind;  /* "heap-buffer-overflow" …: architecture's words */
+    uintptr_t address; /* accessed, or given to free */
+    size_t size;       /* bytes of the access; 0: not known */
+    enum fh_access access;
+    const char
+        *function; /* "free", "memcpy" …: who found it; NULL: an instruction of the program */
+    const void *context;                /* ucontext of a fault; or NULL */
+    const struct fh_call *call;         /* or where to walk from; or NULL: here */
+    const struct fh_guard_block *block; /* NULL: fh_guard_find(address) */
+    const char *detail;                 /* one sentence more; or NULL */
+    /* Found later than it happened: the bytes that are not what was left there, and when they were last right. */
+    uintptr_t damage_low, damage_high;
+    uint64_t damaged_after_ns; /* the block was whole then; 0: since its allocation (or free) */
+};
+
+/* Tells it and does what on_error says: returns only with continue, or when it is suppressed. */
+void fh_error(const struct fh_error *error);
+
+#endif
