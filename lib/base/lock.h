@@ -47,7 +47,7 @@ void fh_lock_reset(struct fh_lock *lock);
 
 /*
  * The one way to hold everything still: rooms register each of their long-lived locks with its
- * floor (at most 32); hold_all takes them lowest floor first, release_all gives them back,
+ * floor (at most 160); hold_all takes them lowest floor first, release_all gives them back,
  * reset_all makes them free in a forked child. Registering the same lock twice is ignored.
  */
 void fh_locks_register(struct fh_lock *lock, enum fh_floor floor);

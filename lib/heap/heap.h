@@ -217,6 +217,11 @@ size_t fh_run_purge(struct fh_heap *heap, struct fh_run *run);
  * knows them). */
 size_t fh_run_purge_uncarved(struct fh_heap *heap, struct fh_run *run);
 void fh_run_release(struct fh_heap *heap, struct fh_run *run);
+/* The block size and what is divided by it. */
+void fh_run_shape(struct fh_run *run, uint32_t size);
+/* A run's dirty bits, from its granules' and back to them. */
+void fh_run_gather_dirty(struct fh_pages *pages, struct fh_run *run);
+void fh_run_spread_dirty(struct fh_pages *pages, struct fh_run *run);
 void fh_queue_push(struct fh_heap *heap, struct fh_run *run, enum fh_run_state state);
 void fh_queue_remove(struct fh_heap *heap, struct fh_run *run);
 void fh_all_link(struct fh_heap *heap, struct fh_run *run);

@@ -21,6 +21,7 @@ enum fh_how {
     FH_HOW_MALLOC = 0, /* malloc, calloc, realloc, posix_memalign, aligned_alloc …; free */
     FH_HOW_NEW = 1,    /* operator new, delete */
     FH_HOW_ARRAY = 2,  /* operator new[], delete[] */
+    FH_HOW_ANY = 3,    /* of a free: not known */
     FH_HOW_FAMILY = 3, /* mask of the above */
     FH_HOW_ZEROED = 1 << 2,
     FH_HOW_ALIGNED =

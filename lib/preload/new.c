@@ -66,7 +66,7 @@ FH_INLINE void *new_aligned(size_t size, size_t align, bool may_throw)
 static FH_COLD void *new_guarded(size_t size, size_t align, unsigned how, bool may_throw)
 {
     const struct fh_call call = FH_CALL_HERE();
-    const struct fh_heap *heap = fh_heap_thread();
+    const struct fh_heap *heap = fh_heap_mine();
     if (heap == NULL || !fh_is_guarded(heap))
         return align == 0 ? new_block(size, may_throw) : new_aligned(size, align, may_throw);
     void *block = fh_guarded_alloc(size, align, how, &call);
@@ -87,30 +87,34 @@ enum { ONE = FH_TRACE_CPP, ARRAY = FH_TRACE_CPP | FH_TRACE_CPP_ARRAY };
     ENTRY void *name(size_t size);                                                                 \
     ENTRY void *name(size_t size)                                                                  \
     {                                                                                              \
-        if (fh_may_be_guarded())
-return new_guarded(size, 0, HOW(flags), true);
-return FH_TELL_ALLOC(new_block(size, true), size, 0, flags);
-}
+        if (fh_may_be_guarded())                                                                   \
+            return new_guarded(size, 0, HOW(flags), true);                                         \
+        return FH_TELL_ALLOC(new_block(size, true), size, 0, flags);                               \
+    }
 #define NEW_NOTHROW(name, flags)                                                                   \
     ENTRY void *name(size_t size, const void *nothrow);                                            \
     ENTRY void *name(size_t size, const void *nothrow)                                             \
     {                                                                                              \
         (void)nothrow;                                                                             \
+        if (fh_may_be_guarded())                                                                   \
+            return new_guarded(size, 0, HOW(flags), false);                                        \
         return FH_TELL_ALLOC(new_block(size, false), size, 0, flags);                              \
     }
 #define NEW_ALIGNED(name, flags)                                                                   \
     ENTRY void *name(size_t size, size_t align);                                                   \
     ENTRY void *name(size_t size, size_t align)                                                    \
     {                                                                                              \
-        if (fh_may_be_guarded())
-return new_guarded(size, align, HOW(flags) | FH_HOW_ALIGNED, true);
-return FH_TELL_ALLOC(new_aligned(size, align, true), size, align, flags);
-}
+        if (fh_may_be_guarded())                                                                   \
+            return new_guarded(size, align, HOW(flags) | FH_HOW_ALIGNED, true);                    \
+        return FH_TELL_ALLOC(new_aligned(size, align, true), size, align, flags);                  \
+    }
 #define NEW_ALIGNED_NOTHROW(name, flags)                                                           \
     ENTRY void *name(size_t size, size_t align, const void *nothrow);                              \
     ENTRY void *name(size_t size, size_t align, const void *nothrow)                               \
     {                                                                                              \
         (void)nothrow;                                                                             \
+        if (fh_may_be_guarded())                                                                   \
+            return new_guarded(size, align, HOW(flags) | FH_HOW_ALIGNED, false);                   \
         return FH_TELL_ALLOC(new_aligned(size, align, false), size, align, flags);                 \
     }
 /* Every delete is free: size and alignment are in the run's header. Guarded blocks compare. */

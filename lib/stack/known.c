@@ -56,7 +56,8 @@ void fh_known_keep(struct fh_known *known, const struct fh_stack_cache *cache, u
         return;
     __builtin_memcpy(area, values, n * sizeof(values[0]));
     __builtin_memcpy(area + n, offsets, n * sizeof(offsets[0]));
-    *fh_known_at(known, states[0].frame, sp, salt) = (struct fh_known_entry){
+    struct fh_known_entry *ways = fh_known_at(known, states[0].frame, sp, salt);
+    ways[known->turn++ & ((1u << FH_KNOWN_WAY_BITS) - 1)] = (struct fh_known_entry){
         .sp = sp,
         .pc = states[0].frame,
         .fp = states[0].fp,
