@@ -20,6 +20,7 @@ enum fh_floor {
     FH_FLOOR_HEAPS = 10,  /* the list of heaps, adoption of heaps of exited threads, options */
     FH_FLOOR_HEAP = 20,   /* one first-class heap */
     FH_FLOOR_HELPER = 30, /* start and stop of the decay helper */
+    FH_FLOOR_GUARD = 35,  /* fenced blocks */
     FH_FLOOR_PAGES = 40,  /* the page pool */
     FH_FLOOR_META = 50,   /* metadata memory */
     FH_FLOOR_STACK = 60,  /* module tables of the unwinder */
