@@ -93,24 +93,28 @@ uint32_t fh_site_stack(uint32_t number);     /* lock-free */
 
 /* ---- fenced blocks (fence.c) -------------------------------------------------------------------- */
 
-/* NULL: no budget, no slot, or too large. is_left: at the beginning of its page, so that what is below traps; else at its
- * end. Zero-filled. */
+/* NULL: no budget, no slot, or too large. align 0: what the size needs. is_left: at the beginning of its pages, so that what is
+ * below traps; else at their end. Zero-filled. */
 void *fh_fence_alloc(size_t size, size_t align, unsigned how, uint32_t stack, bool is_left);
-void fh_fence_free(void *block, uint32_t stack);
+/* An address that fh_fence_owns; reports what is wrong with it. The rest as in struct fh_mode; stack: of
+ * this call, kept with the block. */
+void fh_fence_free(void *block, size_t size, size_t align, unsigned how, uint32_t stack,
+                   const struct fh_call *call);
 bool fh_fence_owns(const void *address);                             /* lock-free */
 bool fh_fence_find(const void *address, struct fh_guard_block *out); /* lock-free */
-/* Whether the budget of the site allows one now. */
+bool fh_fence_extent(const void *address, struct fh_extent *out);    /* lock-free, some 5 ns */
+/* Whether the budget of the site allows one now; if so it is charged. NULL: a site that is not known. */
 bool fh_fence_wanted(struct fh_site *site);
 
-/* Before the first fenced block, at start. */
-void fh_fence_start(void);
-
-/* ---- memory pressure (pressure.c) ---------------------------------------------------------------- */
-
-/* Whether the allocation shall fail: on purpose, or beyond the limit. */
-bool fh_pressure_refuses(size_t size, unsigned how, const struct fh_call *call);
-/* Visits every live guarded block; stops when visit returns non-zero, and returns that. */
-int fh_guard_walk(int (*visit)(void *context, const struct fh_guard_block *block), void *context);
+struct fh_fence_counts {
+    size_t live, freed, retired, never; /* slots: in use; waiting; given up; not used yet */
+    size_t live_pages;                  /* accessible ones */
+    size_t mappings;                    /* of the process, that slots cost; 0 with guard markers */
+    size_t chunks;
+};
+void fh_fence_counts(struct fh_fence_counts *counts);
+/* Number of broken invariants, each said. While no other thread is inside. */
+int fh_fence_check(void);
 
 /* ---- faults (fault.c) ----------------------------------------------------------------------------- */
 
