@@ -152,7 +152,7 @@ static bool may_be_site(uintptr_t frame)
 extern int __sigaction(int number, const struct sigaction *action, struct sigaction *old)
     __attribute__((weak));
 
-void fh_pressure_crashed(int signal, uintptr_t address, const void *ucontext)
+static void crashed(int signal, uintptr_t address, bool is_handled, const void *ucontext)
 {
     uintptr_t frames[FH_TABLE_FRAMES];
     if (pressure.table == NULL)
@@ -160,17 +160,30 @@ void fh_pressure_crashed(int signal, uintptr_t address, const void *ucontext)
     size_t n = ucontext != NULL
                    ? fh_stack_capture_from(NULL, ucontext, frames, FH_ARRAY_LEN(frames), 0)
                    : fh_stack_capture(NULL, frames, FH_ARRAY_LEN(frames), 0);
-    fh_site_table_crashed(pressure.table, signal, address, frames, n);
+    fh_site_table_crashed(pressure.table, signal, address, is_handled, frames, n);
+}
+
+void fh_pressure_crashed(int signal, uintptr_t address, const void *ucontext)
+{
+    crashed(signal, address, false, ucontext);
+}
+
+static size_t index_of_deadly(int number)
+{
+    size_t i = 0;
+    while (deadly[i] != number)
+        i++;
+    return i;
 }
 
 /* Notes it, and lets it come again where it would have come without us. */
 static void on_deadly(int number, siginfo_t *info, void *context)
 {
     bool is_fault = info->si_code > 0;
-    fh_pressure_crashed(number, is_fault ? (uintptr_t)info->si_addr : 0, context);
-    for (size_t i = 0; i < DEADLY; i++)
-        if (deadly[i] == number)
-            __sigaction(number, &pressure.before[i], NULL);
+    const struct sigaction *before = &pressure.before[index_of_deadly(number)];
+    bool is_handled = before->sa_handler != SIG_DFL && before->sa_handler != SIG_IGN;
+    crashed(number, is_fault ? (uintptr_t)info->si_addr : 0, is_handled, context);
+    __sigaction(number, before, NULL);
     if (!is_fault) /* a fault repeats itself */
         fh_os_signal_self(number, info);
 }

@@ -11,7 +11,6 @@
 #include "stack/module.h"
 
 #include <string.h>
-#include <sys/auxv.h>
 
 /* Finaliser of MurmurHash3 (Appleby 2011): each bit of x changes half of the bits of the result. */
 static uint64_t mixed(uint64_t x)
@@ -74,6 +73,18 @@ struct fh_site_table *fh_site_table_map(const char *path)
     return NULL;
 }
 
+/* The program itself has no name among the loader's. */
+static void write_path(struct fh_table_module *module, const char *name)
+{
+    size_t len = strlen(name);
+    if (len == 0) {
+        fh_os_read_link("/proc/self/exe", module->path, sizeof module->path);
+        return;
+    }
+    if (len < sizeof module->path)
+        memcpy(module->path, name, len);
+}
+
 /* Its index + 1, or 0 when there is no place. */
 static uint64_t module_index(struct fh_site_table *table, const struct fh_module_details *details)
 {
@@ -83,12 +94,7 @@ static uint64_t module_index(struct fh_site_table *table, const struct fh_module
         uint64_t is = 0;
         if (atomic_compare_exchange_strong_explicit(&module->print, &is, details->print,
                                                     memory_order_relaxed, memory_order_relaxed)) {
-            const char *path = details->name;
-            if (*path == 0)
-                path = (const char *)getauxval(AT_EXECFN);
-            size_t len = path != NULL ? strlen(path) : 0;
-            if (len < sizeof module->path)
-                memcpy(module->path, path, len);
+            write_path(module, details->name);
             /* pairs with the command's acquire */
             atomic_store_explicit(&module->is_ready, 1, memory_order_release);
             return index + 1;
@@ -148,7 +154,7 @@ void fh_site_table_count(struct fh_site_table *table, const uintptr_t *frames, s
 }
 
 void fh_site_table_crashed(struct fh_site_table *table, int signal, uintptr_t address,
-                           const uintptr_t *frames, size_t n)
+                           bool is_handled, const uintptr_t *frames, size_t n)
 {
     struct fh_table_crash *crash = &table->crash;
     if (atomic_exchange_explicit(&crash->is_claimed, 1, memory_order_relaxed) != 0)
@@ -156,6 +162,7 @@ void fh_site_table_crashed(struct fh_site_table *table, int signal, uintptr_t ad
     crash->signal = signal;
     crash->pid = fh_os_getpid();
     crash->address = address;
+    crash->is_handled = is_handled;
     write_stack(table, &crash->stack, frames, n);
     /* pairs with the command's acquire */
     atomic_store_explicit(&crash->is_ready, 1, memory_order_release);

@@ -59,6 +59,8 @@ struct fh_table_crash {
     _Atomic uint32_t is_claimed; /* the first one is kept */
     _Atomic uint32_t is_ready;
     int32_t signal, pid;
+    uint32_t is_handled; /* the program had a handler of its own for it, and may have lived on */
+    uint32_t reserved;
     uint64_t address;
     struct fh_table_stack stack;
 };
@@ -88,6 +90,6 @@ struct fh_site_table *fh_site_table_map(const char *path);
 void fh_site_table_count(struct fh_site_table *table, const uintptr_t *frames, size_t n,
                          uint64_t number, size_t bytes, bool is_mapping);
 void fh_site_table_crashed(struct fh_site_table *table, int signal, uintptr_t address,
-                           const uintptr_t *frames, size_t n);
+                           bool is_handled, const uintptr_t *frames, size_t n);
 
 #endif

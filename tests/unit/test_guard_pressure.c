@@ -393,8 +393,8 @@ static void test_the_first_crash_is_kept(void **state)
     (void)state;
     struct fh_site_table *table = new_table();
     struct stack stack = stack_here();
-    fh_site_table_crashed(table, 11, 0x10, stack.frames, stack.len);
-    fh_site_table_crashed(table, 6, 0, stack.frames, 1);
+    fh_site_table_crashed(table, 11, 0x10, false, stack.frames, stack.len);
+    fh_site_table_crashed(table, 6, 0, false, stack.frames, 1);
     assert_int_equal(table->crash.is_ready, 1);
     assert_int_equal(table->crash.signal, 11);
     assert_int_equal(table->crash.stack.len, stack.len);
