@@ -238,6 +238,15 @@ bool fh_stack_function(char *text, size_t size, uintptr_t frame)
     return place.function[0] != 0;
 }
 
+const char *fh_stack_module(uintptr_t frame)
+{
+    struct fh_module_place place;
+    struct fh_module_details module;
+    if (frame == 0 || !fh_module_at(frame - 1, &place) || !fh_module_details(&place, &module))
+        return NULL;
+    return path_of(&module);
+}
+
 bool fh_stack_in_module(uintptr_t frame, const void *code)
 {
     struct fh_module_place place;
