@@ -1,8 +1,8 @@
 /*
  * A limit on live bytes (setting limit), and the report when the program wants more.
  *
- * What counts is what was requested and not yet freed: one atomic counter, moved before a block is made and after it is freed,
- * so that at no moment more than the limit is live, however many threads allocate.
+ * What counts is what was requested and not yet freed, as guard.c accounts it thread by thread. Threads that allocate at the same
+ * moment may each find room that only one of them has: then the limit is passed by what they ask for.
  *
  * The report says who has the memory: the live blocks are walked once and added up by allocation stack in a table of fixed
  * size (open addressing; blocks whose stack finds no place are told as a sum), then the biggest are picked one after the
@@ -42,30 +42,11 @@ static struct {
     struct holder all, unplaced;
 } limit = {.lock = FH_LOCK_INIT};
 
-/* All relaxed: a count, by which nothing else is published. */
-static _Atomic size_t live;
-
-bool fh_limit_take(size_t bytes)
+bool fh_limit_is_passed(size_t size, size_t freed)
 {
-    size_t before = atomic_load_explicit(&live, memory_order_relaxed), after;
-    do {
-        if (__builtin_add_overflow(before, bytes, &after) || after > fh_guard_settings.limit)
-            return false;
-    } while (!atomic_compare_exchange_weak_explicit(&live, &before, after, memory_order_relaxed,
-                                                    memory_order_relaxed));
-    return true;
-}
-
-void fh_pressure_took(size_t bytes)
-{
-    if (fh_guard_settings.limit != 0)
-        atomic_fetch_add_explicit(&live, bytes, memory_order_relaxed);
-}
-
-void fh_pressure_gave(size_t bytes)
-{
-    if (fh_guard_settings.limit != 0)
-        atomic_fetch_sub_explicit(&live, bytes, memory_order_relaxed);
+    size_t live = fh_guard_live(), most = fh_guard_settings.limit;
+    live -= fh_min(freed, live);
+    return live > most || size > most - live;
 }
 
 /* ---- Who has it ---------------------------------------------------------------------------------------- */
@@ -154,7 +135,7 @@ void fh_limit_tell(size_t size, const uintptr_t *frames, size_t n)
     if (is_time_for_report()) {
         fh_message("%s: out-of-memory: %zu bytes more than the limit of %zu allows (%zu are live)",
                    is_deadly() ? "ERROR" : "WARNING", size, fh_guard_settings.limit,
-                   atomic_load_explicit(&live, memory_order_relaxed));
+                   fh_guard_live());
         fh_stack_print(frames, n);
         print_holders();
         if (limit.told == REPORTS)

@@ -315,29 +315,17 @@ static bool fails(size_t size, const char *function, bool is_mapping, struct wal
     return true;
 }
 
-static bool refuses(size_t size, size_t more, unsigned how, const struct fh_call *call)
+bool fh_pressure_refuses(size_t size, size_t freed, unsigned how, const struct fh_call *call)
 {
     struct walked stack;
     stack.len = 0;
     if (fh_guard_settings.is_failing && fails(size, function_of(how), false, &stack, call))
         return true;
-    if (fh_guard_settings.limit == 0 || fh_limit_take(more))
+    if (fh_guard_settings.limit == 0 || !fh_limit_is_passed(size, freed))
         return false;
     walk(&stack, call);
     fh_limit_tell(size, stack.frames, stack.len);
     return true;
-}
-
-bool fh_pressure_refuses(size_t size, unsigned how, const struct fh_call *call)
-{
-    if (FH_LIKELY(!fh_guard_settings.is_failing && fh_guard_settings.limit == 0))
-        return false;
-    return refuses(size, size, how, call);
-}
-
-bool fh_pressure_refuses_growth(size_t size, size_t old, const struct fh_call *call)
-{
-    return refuses(size, size - old, FH_HOW_MALLOC | FH_HOW_RESIZE, call);
 }
 
 bool fh_pressure_refuses_mapping(size_t size, const struct fh_call *call)

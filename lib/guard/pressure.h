@@ -18,15 +18,11 @@ int fh_pressure_get(const char *name, char *value, size_t size);
 
 /*
  * Whether an allocation of `size` bytes shall fail: then it does as if there were no memory. Asked once for each, before it
- * is made; if it is not refused, its bytes count as live under the limit, until fh_pressure_gave says otherwise: when the block is
- * freed, or when there was no memory after all. Any thread; holds no lock on return; may write messages.
+ * is made, when fh_guard_settings.is_failing or .limit says so; for a realloc (FH_HOW_RESIZE) only when it asks for more than
+ * the block has, since no allocator fails to make one smaller. `freed` bytes are given back if it succeeds. Any thread; holds no
+ * lock on return; may write messages.
  */
-bool fh_pressure_refuses(size_t size, unsigned how, const struct fh_call *call);
-/* The same of a realloc from `old` bytes to more. One to less is not asked about: no allocator fails there. */
-bool fh_pressure_refuses_growth(size_t size, size_t old, const struct fh_call *call);
-/* Requested bytes of live blocks became more, or less. Counted under a limit only. */
-void fh_pressure_took(size_t bytes);
-void fh_pressure_gave(size_t bytes);
+bool fh_pressure_refuses(size_t size, size_t freed, unsigned how, const struct fh_call *call);
 
 /* The same of an anonymous mmap. */
 FH_API bool fh_pressure_refuses_mapping(size_t size, const struct fh_call *call);
@@ -45,7 +41,8 @@ bool fh_pressure_last(struct fh_pressure_failure *last);
 /* A process is about to be ended by a signal: told to the sweep. Lock-free. */
 void fh_pressure_crashed(int signal, uintptr_t address, const void *ucontext);
 
-/* Of guard.c: visits every live guarded block; stops when visit returns non-zero, and returns that. */
+/* Of guard.c: requested bytes of live blocks; and a visit of every one of them, which ends when visit returns non-zero. */
+size_t fh_guard_live(void);
 int fh_guard_walk(int (*visit)(void *context, const struct fh_guard_block *block), void *context);
 
 /* ---- limit.c ---------------------------------------------------------------------------------------- */
@@ -54,8 +51,8 @@ enum fh_oom { FH_OOM_WARN, FH_OOM_ABORT };
 extern _Atomic int
     fh_pressure_oom; /* enum fh_oom: what the first allocation beyond the limit does */
 
-/* Counts `bytes` as live; false, and not counted, when they are beyond the limit. */
-bool fh_limit_take(size_t bytes);
+/* Whether `size` more bytes, `freed` less, are beyond the limit. */
+bool fh_limit_is_passed(size_t size, size_t freed);
 /* Tells that an allocation of `size` bytes failed for that, with the caller's stack and the program's biggest sites; seldom. */
 void fh_limit_tell(size_t size, const uintptr_t *frames, size_t n);
 
