@@ -17,7 +17,7 @@
 #include <stdio.h>
 #include <sys/types.h>
 
-enum { SWEEP_FRAMES = 64, SWEEP_KIND = 64 };
+enum { SWEEP_FRAMES = 64, SWEEP_KIND = 64, SWEEP_FUNCTION = 24 };
 
 /* Frames as the table has them: below SWEEP_MODULE_SHIFT the offset, above it the module's index + 1 in struct sweep. */
 enum { SWEEP_MODULE_SHIFT = 48 };
@@ -31,8 +31,8 @@ struct sweep_stack {
 struct sweep_site {
     uint64_t name;
     uint64_t count, bytes;
-    uint64_t first; /* number of its first allocation, in the process */
-    bool is_mapping;
+    uint64_t first;                /* number of its first allocation, in the process */
+    char function[SWEEP_FUNCTION]; /* "malloc", "mmap" */
     struct sweep_stack stack;
 };
 

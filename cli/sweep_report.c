@@ -140,6 +140,9 @@ static void print_stack(FILE *out, struct symbols *symbols, const struct sweep_s
         const size_t count = symbols_look_up(symbols, stack->frames[i] - 1, 0, &frames);
         for (size_t j = 0; j < count && number < SHOWN_FRAMES; j++) {
             print_frame(out, number++, &frames[j]);
+            if (strcmp(frames[j].function, "main") == 0) {
+                return; /* what started the program is in every stack */
+            }
         }
     }
 }
@@ -173,9 +176,8 @@ static void print_finding(const struct sweep *sweep, struct symbols *symbols, co
     describe(trial, text, sizeof(text));
     fprintf(out, "\n%s%zu. %s%s\n", term_style(term, TERM_BAD), number, text,
             term_style(term, TERM_PLAIN));
-    fprintf(out,
-            "    when %s failed (number %" PRIu64 " of the %" PRIu64 " from here), called by\n",
-            site->is_mapping ? "mmap" : "an allocation", trial->nth, site->count);
+    fprintf(out, "    when %s failed (call %" PRIu64 " of %" PRIu64 ") in\n", site->function,
+            trial->nth, site->count);
     print_stack(out, symbols, &site->stack);
     if (trial->crash.len > 0) {
         fprintf(out, "    %s\n", trial->verdict == SWEEP_HANG ? "it was then at" : "it crashed at");
@@ -304,7 +306,7 @@ static struct json_object *site_as_json(struct symbols *symbols, const struct sw
     char name[32];
     snprintf(name, sizeof(name), "0x%016" PRIx64, site->name);
     put_text(object, "site", name);
-    put_text(object, "function", site->is_mapping ? "mmap" : "malloc");
+    put_text(object, "function", site->function);
     put(object, "count", site->count);
     put(object, "bytes", site->bytes);
     json_object_object_add(object, "stack", stack_as_json(symbols, &site->stack));

@@ -350,8 +350,8 @@ static bool take_sites(struct sweep *sweep, const struct fh_site_table *table)
             .count = from->count,
             .bytes = from->bytes,
             .first = from->first,
-            .is_mapping = from->is_mapping != 0,
         };
+        memcpy(site.function, from->function, sizeof(site.function) - 1);
         take_stack(sweep, table, &from->stack, &site.stack);
         if (!sweep_site_add(sweep, &site)) {
             return false;

@@ -9,7 +9,7 @@
  *     options MODE EACH INPUT
  *     plain STATUS NS ALLOCATIONS LOST     the run in which nothing failed
  *     module PATH                          they count from 1, in the order of the file; anywhere before their first use
- *     site NAME COUNT BYTES FIRST MAPPING LEN FRAME…
+ *     site NAME COUNT BYTES FIRST FUNCTION LEN FRAME…
  *     ready                                all sites are there
  *     done NAME NTH VERDICT STATUS NS SIGNAL ADDRESS KIND LEN FRAME…
  *
@@ -223,8 +223,9 @@ bool sweep_state_begin(struct sweep *sweep)
     for (size_t i = 0; i < sweep->site_count; i++) {
         const struct sweep_site *site = &sweep->sites[i];
         line.len = 0;
-        add(&line, "site %" PRIx64 " %" PRIu64 " %" PRIu64 " %" PRIu64 " %d", site->name,
-            site->count, site->bytes, site->first, site->is_mapping);
+        add(&line, "site %" PRIx64 " %" PRIu64 " %" PRIu64 " %" PRIu64, site->name, site->count,
+            site->bytes, site->first);
+        add_text(&line, site->function);
         add_stack(&line, &site->stack);
         put_line(sweep, &line);
     }
@@ -325,7 +326,7 @@ static bool read_site(struct sweep *sweep, struct words *words)
     site.count = take_number(words, 10);
     site.bytes = take_number(words, 10);
     site.first = take_number(words, 10);
-    site.is_mapping = take_number(words, 10) != 0;
+    snprintf(site.function, sizeof(site.function), "%s", take_text(words));
     take_stack(sweep, words, &site.stack);
     return !words->is_short && sweep_site_add(sweep, &site);
 }

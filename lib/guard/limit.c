@@ -103,7 +103,8 @@ static void print_holders(void)
         if (holder.bytes == 0)
             break;
         fh_message_raw("    %zu bytes in %zu blocks (%zu %%), allocated at\n", holder.bytes,
-                       holder.blocks, holder.bytes / (limit.all.bytes / 100 + 1));
+                       holder.blocks,
+                       (size_t)((unsigned __int128)holder.bytes * 100 / limit.all.bytes));
         fh_stack_print(frames, fh_stack_frames(holder.stack, frames, FRAMES));
     }
     if (limit.unplaced.blocks != 0)
