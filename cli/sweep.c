@@ -34,6 +34,7 @@ enum {
     OPTION_TIMEOUT,
     OPTION_JOBS,
     OPTION_EACH,
+    OPTION_PERSIST,
     OPTION_STDIN,
     OPTION_KEEP,
     OPTION_JSON,
@@ -53,6 +54,10 @@ static const struct cli_option options[] = {
      OPTION_TIMEOUT},
     {"jobs", "N", "run N side by side (default: as many as there are processors)", OPTION_JOBS},
     {"each", "N", "fail each of the first N allocations of a call stack (default 1)", OPTION_EACH},
+    {"persist", "WHEN",
+     "let memory stay full after the failure (yes), or not (no: others succeed),\nor try the one "
+     "and the other (both, default)",
+     OPTION_PERSIST},
     {"stdin", "FILE", "let the program read FILE (default /dev/null)", OPTION_STDIN},
     {"keep", "DIR", "keep what each run writes in a file in DIR (default: nowhere)", OPTION_KEEP},
     {"json", "FILE", "write the findings to FILE as JSON, too (- for standard output)",
@@ -146,6 +151,18 @@ static bool take_mode(const char *value, const char **mode)
     return false;
 }
 
+static bool take_persist(const char *value, struct sweep_options *sweep)
+{
+    const bool is_both = strcmp(value, "both") == 0;
+    sweep->fails_once = is_both || strcmp(value, "no") == 0;
+    sweep->fails_on = is_both || strcmp(value, "yes") == 0;
+    if (!sweep->fails_once && !sweep->fails_on) {
+        cli_complain("--persist takes yes, no or both, not '%s'", value);
+        return false;
+    }
+    return true;
+}
+
 static bool take_option(struct request *request, int id, const char *value)
 {
     struct sweep_options *sweep = &request->sweep;
@@ -171,6 +188,8 @@ static bool take_option(struct request *request, int id, const char *value)
         return is_right;
     case OPTION_EACH:
         return take_number("each", value, EACH_MOST, &sweep->each);
+    case OPTION_PERSIST:
+        return take_persist(value, sweep);
     case OPTION_STDIN:
         sweep->input = value;
         return true;
@@ -371,7 +390,8 @@ static int sweep_program(struct request *request)
 int cli_sweep(int argc, char **argv)
 {
     static struct request request = {
-        .sweep = {.mode = "fast", .input = "/dev/null", .each = 1},
+        .sweep =
+            {.mode = "fast", .input = "/dev/null", .each = 1, .fails_once = true, .fails_on = true},
     };
     static struct program program;
     char library[PATH_MAX];

@@ -47,7 +47,8 @@ enum sweep_verdict {
 /* A run in which one allocation fails. */
 struct sweep_trial {
     size_t site;
-    uint64_t nth; /* of the site's allocations, from 1 */
+    uint64_t nth;       /* of the site's allocations, from 1 */
+    bool is_persistent; /* and all allocations after it fail too */
     enum sweep_verdict verdict;
     int wait_status;
     uint64_t wall_ns;
@@ -67,6 +68,8 @@ struct sweep_options {
     uint64_t timeout_ns; /* 0: by the plain run */
     unsigned jobs;
     uint64_t each; /* so many allocations of each site fail, one a run */
+    bool fails_once,
+        fails_on; /* runs in which one allocation fails; in which all that follow fail too */
 };
 
 struct sweep {

@@ -176,8 +176,8 @@ static void print_finding(const struct sweep *sweep, struct symbols *symbols, co
     describe(trial, text, sizeof(text));
     fprintf(out, "\n%s%zu. %s%s\n", term_style(term, TERM_BAD), number, text,
             term_style(term, TERM_PLAIN));
-    fprintf(out, "    when %s failed (call %" PRIu64 " of %" PRIu64 ") in\n", site->function,
-            trial->nth, site->count);
+    fprintf(out, "    when %s failed%s (call %" PRIu64 " of %" PRIu64 ") in\n", site->function,
+            trial->is_persistent ? ", and all after it," : "", trial->nth, site->count);
     print_stack(out, symbols, &site->stack);
     if (trial->crash.len > 0) {
         fprintf(out, "    %s\n", trial->verdict == SWEEP_HANG ? "it was then at" : "it crashed at");
@@ -326,6 +326,7 @@ static struct json_object *finding_as_json(const struct sweep *sweep, struct sym
     put(object, "wall_ns", trial->wall_ns);
     json_object_object_add(object, "end", end_as_json(trial->wait_status));
     put(object, "nth", trial->nth);
+    json_object_object_add(object, "persist", json_object_new_boolean(trial->is_persistent));
     json_object_object_add(object, "allocation", site_as_json(symbols, &sweep->sites[trial->site]));
     json_object_object_add(object, "crash", stack_as_json(symbols, &trial->crash));
     sweep_condition(sweep, trial, text, sizeof(text));

@@ -101,8 +101,8 @@ static bool open_files(struct run *run, bool is_recording)
 void sweep_condition(const struct sweep *sweep, const struct sweep_trial *trial, char *text,
                      size_t size)
 {
-    snprintf(text, size, "site=0x%016" PRIx64 ":%" PRIu64, sweep->sites[trial->site].name,
-             trial->nth);
+    snprintf(text, size, "site=0x%016" PRIx64 ":%" PRIu64 "%s", sweep->sites[trial->site].name,
+             trial->nth, trial->is_persistent ? "+persist" : "");
 }
 
 static bool configure(const struct sweep *sweep, const struct run *run)
@@ -129,8 +129,9 @@ static int open_output(const struct sweep *sweep, const struct run *run)
     if (run->trial == NULL) {
         snprintf(path, sizeof(path), "%s/plain.txt", sweep->options.output);
     } else {
-        snprintf(path, sizeof(path), "%s/0x%016" PRIx64 ".%" PRIu64 ".txt", sweep->options.output,
-                 sweep->sites[run->trial->site].name, run->trial->nth);
+        snprintf(path, sizeof(path), "%s/0x%016" PRIx64 ".%" PRIu64 "%s.txt", sweep->options.output,
+                 sweep->sites[run->trial->site].name, run->trial->nth,
+                 run->trial->is_persistent ? ".persist" : "");
     }
     return open(path, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND, 0666);
 }

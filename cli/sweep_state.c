@@ -6,12 +6,12 @@
  *     freehold-sweep 1
  *     command WORDS                        which program this is about: these four must be the same for a resumption
  *     file SIZE MTIME
- *     options MODE EACH INPUT
+ *     options MODE EACH ONCE ON INPUT
  *     plain STATUS NS ALLOCATIONS LOST     the run in which nothing failed
  *     module PATH                          they count from 1, in the order of the file; anywhere before their first use
  *     site NAME COUNT BYTES FIRST FUNCTION LEN FRAME…
  *     ready                                all sites are there
- *     done NAME NTH VERDICT STATUS NS SIGNAL ADDRESS KIND LEN FRAME…
+ *     done NAME NTH PERSISTENT VERDICT STATUS NS SIGNAL ADDRESS KIND LEN FRAME…
  *
  * Each line is one write to the end of the file, so that a sweep which is killed at any moment leaves at most its last line cut:
  * a line without its end is not read, and its trial is made again. In texts, control characters, spaces and % are written as %XX. The
@@ -65,23 +65,32 @@ bool sweep_site_add(struct sweep *sweep, const struct sweep_site *site)
     return true;
 }
 
-bool sweep_plan(struct sweep *sweep)
+static bool plan(struct sweep *sweep, uint64_t nth, bool is_persistent)
 {
-    for (uint64_t nth = 1; nth <= sweep->options.each; nth++) {
-        for (size_t i = 0; i < sweep->site_count; i++) {
-            if (sweep->sites[i].count < nth) {
-                continue;
-            }
-            struct sweep_trial *trials =
-                with_room(sweep->trials, sweep->trial_count, sizeof(*trials));
-            if (trials == NULL) {
-                return false;
-            }
-            sweep->trials = trials;
-            trials[sweep->trial_count++] = (struct sweep_trial){.site = i, .nth = nth};
+    for (size_t i = 0; i < sweep->site_count; i++) {
+        if (sweep->sites[i].count < nth) {
+            continue;
         }
+        struct sweep_trial *trials = with_room(sweep->trials, sweep->trial_count, sizeof(*trials));
+        if (trials == NULL) {
+            return false;
+        }
+        sweep->trials = trials;
+        trials[sweep->trial_count++] =
+            (struct sweep_trial){.site = i, .nth = nth, .is_persistent = is_persistent};
     }
     return true;
+}
+
+bool sweep_plan(struct sweep *sweep)
+{
+    const struct sweep_options *wanted = &sweep->options;
+    bool is_planned = true;
+    for (uint64_t nth = 1; nth <= wanted->each && is_planned; nth++) {
+        is_planned = (!wanted->fails_once || plan(sweep, nth, false)) &&
+                     (!wanted->fails_on || plan(sweep, nth, true));
+    }
+    return is_planned;
 }
 
 char *sweep_quoted(char **argv)
@@ -169,7 +178,8 @@ static void add_identity(const struct sweep *sweep, struct line *line)
     add(line, "\nfile %lld %lld.%09ld\noptions", (long long)info.st_size,
         (long long)info.st_mtim.tv_sec, info.st_mtim.tv_nsec);
     add_text(line, sweep->options.mode);
-    add(line, " %" PRIu64, sweep->options.each);
+    add(line, " %" PRIu64 " %d %d", sweep->options.each, sweep->options.fails_once,
+        sweep->options.fails_on);
     add_text(line, sweep->options.input);
     free(command);
 }
@@ -238,9 +248,9 @@ bool sweep_state_begin(struct sweep *sweep)
 void sweep_state_add(struct sweep *sweep, const struct sweep_trial *trial)
 {
     struct line line = {.len = 0};
-    add(&line, "done %" PRIx64 " %" PRIu64 " %d %d %" PRIu64 " %d %" PRIx64,
-        sweep->sites[trial->site].name, trial->nth, trial->verdict, trial->wait_status,
-        trial->wall_ns, trial->signal, trial->address);
+    add(&line, "done %" PRIx64 " %" PRIu64 " %d %d %d %" PRIu64 " %d %" PRIx64,
+        sweep->sites[trial->site].name, trial->nth, trial->is_persistent, trial->verdict,
+        trial->wait_status, trial->wall_ns, trial->signal, trial->address);
     add_text(&line, trial->kind[0] != '\0' ? trial->kind : "-");
     add_stack(&line, &trial->crash);
     put_line(sweep, &line);
@@ -332,13 +342,15 @@ static bool read_site(struct sweep *sweep, struct words *words)
 }
 
 /* Trials come back in about the order in which they were planned: the search goes on where the last one ended. */
-static struct sweep_trial *find_trial(struct sweep *sweep, uint64_t name, uint64_t nth)
+static struct sweep_trial *find_trial(struct sweep *sweep, uint64_t name, uint64_t nth,
+                                      bool is_persistent)
 {
     static size_t last;
     for (size_t i = 0; i < sweep->trial_count; i++) {
         const size_t at = (last + i) % sweep->trial_count;
         struct sweep_trial *trial = &sweep->trials[at];
-        if (trial->nth == nth && sweep->sites[trial->site].name == name) {
+        if (trial->nth == nth && trial->is_persistent == is_persistent &&
+            sweep->sites[trial->site].name == name) {
             last = at;
             return trial;
         }
@@ -350,7 +362,7 @@ static bool read_done(struct sweep *sweep, struct words *words)
 {
     const uint64_t name = take_number(words, 16);
     const uint64_t nth = take_number(words, 10);
-    struct sweep_trial *trial = find_trial(sweep, name, nth);
+    struct sweep_trial *trial = find_trial(sweep, name, nth, take_number(words, 10) != 0);
     const uint64_t verdict = take_number(words, 10);
     if (trial == NULL || trial->verdict != SWEEP_WAITING || verdict <= SWEEP_WAITING ||
         verdict > SWEEP_MISSED) {

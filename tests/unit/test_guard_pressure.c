@@ -121,6 +121,14 @@ static void test_a_function_may_be_failed_the_nth_time(void **state)
     assert_false(fh_fail_decide(&spec, &with));
 }
 
+static void test_persist_fails_all_after_the_first(void **state)
+{
+    (void)state;
+    struct fh_fail_spec spec = spec_of("nth=3+persist");
+    for (uint64_t i = 1; i < 10; i++)
+        assert_int_equal(is_failing(&spec, i), i >= 3);
+}
+
 static void test_a_stack_fails_by_its_name(void **state)
 {
     (void)state;
@@ -165,6 +173,9 @@ static void test_nonsense_is_refused(void **state)
         "after=",
         "after=5Q",
         "after=K",
+        "persist",
+        "nth=1+persist=1",
+
         "nth=1+",
         "+nth=1",
         "nth=1++nth=2",
@@ -415,6 +426,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_a_seed_repeats_a_rate),
         cmocka_unit_test(test_another_seed_fails_others),
         cmocka_unit_test(test_a_function_may_be_failed_the_nth_time),
+        cmocka_unit_test(test_persist_fails_all_after_the_first),
         cmocka_unit_test(test_a_stack_fails_by_its_name),
         cmocka_unit_test(test_nonsense_is_refused),
         cmocka_unit_test(test_a_text_without_end_is_refused),
