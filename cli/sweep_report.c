@@ -1,9 +1,10 @@
 /*
  * What a sweep has found, with names.
  *
- * Many sites lead to one mistake: a helper that does not check is called from everywhere. So findings of one kind whose
- * innermost frames at the crash are the same are told as one, with the first of its sites in full and the others
- * by what repeats them. JSON has every finding whole, and the number of its group.
+ * Many sites lead to one mistake: a helper that does not check is called from everywhere. So findings of one kind that crash at the
+ * same place are told as one, with the first of its sites in full and the others by what repeats them. The place is the innermost
+ * frame that is the program's, and what it called of the C and C++ libraries, where nobody's mistake is looked for. JSON has
+ * every finding whole, and the number of its group.
  */
 #include "sweep.h"
 
@@ -31,21 +32,44 @@ bool sweep_is_finding(const struct sweep_trial *trial)
 
 /* ---- Groups ---- */
 
-static bool is_same(const struct sweep_trial *one, const struct sweep_trial *other)
+static const char *base_name(const char *path)
 {
-    if (one->verdict != other->verdict || one->signal != other->signal ||
-        strcmp(one->kind, other->kind) != 0) {
-        return false;
-    }
-    for (size_t i = 0; i < SAME_FRAMES; i++) {
-        const bool has_one = i < one->crash.len;
-        const bool has_other = i < other->crash.len;
-        if (has_one != has_other || (has_one && one->crash.frames[i] != other->crash.frames[i])) {
-            return false;
+    const char *slash = strrchr(path, '/');
+    return slash != NULL ? slash + 1 : path;
+}
+
+/* Whether the frame lies in a library of the language's. */
+static bool is_in_library(const struct sweep *sweep, uint64_t frame)
+{
+    static const char *const libraries[] = {"libc.so.", "libstdc++.so.", "libm.so.", "ld-linux"};
+    const uint64_t module = frame >> SWEEP_MODULE_SHIFT;
+    for (size_t i = 0; module != 0 && i < sizeof(libraries) / sizeof(libraries[0]); i++) {
+        if (strncmp(base_name(sweep->modules[module - 1]), libraries[i], strlen(libraries[i])) ==
+            0) {
+            return true;
         }
     }
-    /* Nothing is known of where: each is one of its own. */
-    return one->crash.len > 0;
+    return false;
+}
+
+/* How many of the innermost frames say where it crashed. */
+static size_t place_len(const struct sweep *sweep, const struct sweep_stack *stack)
+{
+    size_t len = 0;
+    while (len < stack->len && is_in_library(sweep, stack->frames[len])) {
+        len++;
+    }
+    return len < stack->len ? len + 1 : len;
+}
+
+static bool is_same(const struct sweep *sweep, const struct sweep_trial *one,
+                    const struct sweep_trial *other)
+{
+    const size_t len = place_len(sweep, &one->crash);
+    /* Of a crash at no known place, each is one of its own. */
+    return len != 0 && one->verdict == other->verdict && one->signal == other->signal &&
+           strcmp(one->kind, other->kind) == 0 && len == place_len(sweep, &other->crash) &&
+           memcmp(one->crash.frames, other->crash.frames, len * sizeof(uint64_t)) == 0;
 }
 
 /* For each trial the index of the first one of its group. Owned by the caller; NULL without memory. */
@@ -55,7 +79,7 @@ static size_t *find_groups(const struct sweep *sweep)
     for (size_t i = 0; groups != NULL && i < sweep->trial_count; i++) {
         groups[i] = i;
         for (size_t j = 0; j < i && sweep_is_finding(&sweep->trials[i]); j++) {
-            if (groups[j] == j && is_same(&sweep->trials[j], &sweep->trials[i])) {
+            if (groups[j] == j && is_same(sweep, &sweep->trials[j], &sweep->trials[i])) {
                 groups[i] = j;
                 break;
             }
@@ -111,12 +135,6 @@ static struct symbols *open_symbols(const struct sweep *sweep)
         symbols_add_module(symbols, &module);
     }
     return symbols;
-}
-
-static const char *base_name(const char *path)
-{
-    const char *slash = strrchr(path, '/');
-    return slash != NULL ? slash + 1 : path;
 }
 
 /* ---- For people ---- */
