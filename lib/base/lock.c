@@ -27,7 +27,7 @@
 #include "base/lock.h"
 
 enum {
-    SPINS = 100,    /* at 20-45 ns a pause instruction: 2-4.5 µs */
+    SPINS = 100,     /* at 20-45 ns a pause instruction: 2-4.5 µs */
     MAX_LOCKS = 160, /* one a class of guarded slots, a few a room */
 };
 

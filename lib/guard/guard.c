@@ -10,6 +10,7 @@
  * leak, which is better than what else could happen.
  */
 #include "base/lock.h"
+#include "guard/pressure.h"
 #include "guard/thread.h"
 #include "heap/heap.h"
 #include "os/sys.h"
@@ -131,6 +132,11 @@ static bool guard_is_mine(const void *address)
     return fh_fence_owns(address);
 }
 
+static bool is_pressed(void)
+{
+    return FH_UNLIKELY(fh_guard_settings.is_failing || fh_guard_settings.limit != 0);
+}
+
 static void *alloc_of(struct fh_guard_thread *mine, size_t size, size_t align, unsigned how,
                       const struct fh_call *call)
 {
@@ -141,20 +147,26 @@ static void *alloc_of(struct fh_guard_thread *mine, size_t size, size_t align, u
                               atomic_load_explicit(&site->count, memory_order_relaxed) + 1,
                               memory_order_relaxed);
         if (fh_fence_wanted(site)) {
-            void *block = fh_fence_alloc(size, align, how, site->stack, (site->fenced & 1) != 0);
-            if (block != NULL)
+            void *block = fh_fence_alloc(size, align, how, site->stack, (site->fenced & 1) == 0);
+            if (block != NULL) {
+                mine->live += (int64_t)size;
                 return block;
+            }
         }
     }
-    if (size <= FH_CLASS_MAX - 8 && align <= FH_CLASS_ONE_MAX)
-        return fh_slot_alloc(mine, size, align, how, number);
-    return fh_wide_alloc(mine, size, align, how, number);
+    mine->live += (int64_t)size;
+    void *block = size <= FH_CLASS_MAX - 8 && align <= FH_CLASS_ONE_MAX
+                      ? fh_slot_alloc(mine, size, align, how, number)
+                      : fh_wide_alloc(mine, size, align, how, number);
+    if (block == NULL)
+        mine->live -= (int64_t)size;
+    return block;
 }
 
 static void *guard_alloc(size_t size, size_t align, unsigned how, const struct fh_call *call)
 {
     struct fh_guard_thread *mine = fh_guard_mine();
-    if (mine == NULL || fh_pressure_refuses(size, how, call))
+    if (mine == NULL || (is_pressed() && fh_pressure_refuses(size, 0, how, call)))
         return NULL;
     return alloc_of(mine, size, align, how, call);
 }
@@ -167,7 +179,10 @@ static void guard_free(void *block, size_t size, size_t align, unsigned how,
         return;
     const uint32_t number = fh_site_of(mine, call);
     if (fh_fence_owns(block)) {
-        fh_fence_free(block, fh_site_stack(number));
+        struct fh_extent extent;
+        if (fh_fence_extent(block, &extent) && extent.is_live)
+            mine->live -= (int64_t)(extent.high - extent.low);
+        fh_fence_free(block, size, align, how, fh_site_stack(number), call);
         return;
     }
     struct fh_run *run = fh_pages_find_guarded(block);
@@ -201,10 +216,13 @@ static void *guard_resize(void *block, size_t size, const struct fh_call *call)
         return NULL;
     if (fh_free_is_wrong(&old, block, 0, 0, FH_HOW_MALLOC | FH_HOW_RESIZE, call))
         return NULL;
-    if (fh_pressure_refuses(size, FH_HOW_MALLOC | FH_HOW_RESIZE, call))
+    if (size > old.requested && is_pressed() &&
+        fh_pressure_refuses(size, old.requested, FH_HOW_MALLOC | FH_HOW_RESIZE, call))
         return NULL;
-    if (resize_in_place(block, size))
+    if (resize_in_place(block, size)) {
+        mine->live += (int64_t)size - (int64_t)old.requested;
         return block;
+    }
     void *moved = alloc_of(mine, size, 0, FH_HOW_MALLOC, call);
     if (moved == NULL)
         return NULL;
@@ -301,6 +319,14 @@ bool fh_guard_extent(const void *address, struct fh_extent *out)
     return true;
 }
 
+size_t fh_guard_live(void)
+{
+    int64_t live = 0;
+    for (const struct fh_guard_thread *t = fh_guard_threads(); t != NULL; t = t->next)
+        live += t->live;
+    return live > 0 ? (size_t)live : 0;
+}
+
 int fh_guard_walk(int (*visit)(void *context, const struct fh_guard_block *block), void *context)
 {
     const int result = fh_slots_walk(visit, context, false);
@@ -330,7 +356,6 @@ const struct fh_mode *fh_mode_start(void)
     fh_canary_start();
     fh_slots_start();
     fh_wides_start();
-    fh_fence_start();
     fh_fault_start();
     is_started = true;
     return &mode;

@@ -338,6 +338,7 @@ void fh_wide_free(struct fh_guard_thread *mine, struct fh_run *run, void *block,
     wide->free_site = site;
     wide->free_thread = mine->tid;
     wide->free_ns = fh_os_now_ns();
+    mine->live -= (int64_t)wide->requested;
     mine->frees[FH_CLASS_LARGE]++;
     if (wide->is_guarded &&
         fh_budget_take(GUARD_NS + (uint32_t)fh_min(bytes >> fh_os_page_shift, 4096) * PAGE_NS) &&

@@ -6,7 +6,7 @@
  * change afterwards.
  */
 #include "base/message.h"
-#include "guard/guard.h"
+#include "guard/pressure.h"
 #include "os/sys.h"
 
 #include <errno.h>
@@ -110,16 +110,6 @@ static size_t get_uaf(char *text, size_t size)
     return fh_format(text, size, "%s", fh_guard_settings.is_sweeping ? "sweep" : "quarantine");
 }
 
-static int set_limit(const char *value)
-{
-    return parse_size(value, &fh_guard_settings.limit) ? 0 : -EINVAL;
-}
-
-static size_t get_limit(char *text, size_t size)
-{
-    return fh_format(text, size, "%zu", fh_guard_settings.limit);
-}
-
 static const struct setting {
     const char *name;
     int (*set)(const char *value);
@@ -129,7 +119,6 @@ static const struct setting {
     {"guard", set_guard, get_guard},
     {"quarantine", set_quarantine, get_quarantine},
     {"uaf", set_uaf, get_uaf},
-    {"limit", set_limit, get_limit},
 };
 
 int fh_mode_set(const char *name, const char *value)
@@ -137,7 +126,7 @@ int fh_mode_set(const char *name, const char *value)
     for (size_t i = 0; i < FH_ARRAY_LEN(settings); i++)
         if (strcmp(name, settings[i].name) == 0)
             return settings[i].set(value);
-    return -ENOENT;
+    return fh_pressure_set(name, value);
 }
 
 int fh_mode_get(const char *name, char *value, size_t size)
@@ -145,7 +134,7 @@ int fh_mode_get(const char *name, char *value, size_t size)
     for (size_t i = 0; i < FH_ARRAY_LEN(settings); i++)
         if (strcmp(name, settings[i].name) == 0)
             return (int)settings[i].get(value, size);
-    return -ENOENT;
+    return fh_pressure_get(name, value, size);
 }
 
 void fh_guard_settle(void)

@@ -637,6 +637,7 @@ void fh_slot_free(struct fh_guard_thread *mine, struct fh_run *run, void *block,
         fill_words(block, run->block_size, FH_FILL_FREED);
     else if (fh_guard_settings.is_zeroing)
         memset(block, 0, run->block_size);
+    mine->live -= (int64_t)(run->block_size - slot->slack);
     mine->frees[run->class_index]++;
     fh_quarantine_put(mine, block, run->block_size);
 }

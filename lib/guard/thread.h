@@ -36,6 +36,7 @@ struct fh_guard_thread {
     struct fh_quarantine quarantine;
     struct fh_known known;
     struct fh_stack_cache stack;
+    int64_t live; /* requested bytes that it allocated, less those that it freed */
     uint64_t allocs[FH_CLASS_COUNT + 1], frees[FH_CLASS_COUNT + 1];
     struct fh_guard_thread *next; /* all that ever were; never removed */
     struct fh_at_hand at_hand[FH_CLASS_COUNT];
