@@ -1,50 +1,57 @@
 /*
  * Fenced blocks: each on pages of its own, with an inaccessible page on both sides.
  *
- * Layout. One region of address space, reserved at the first use and filled from its beginning by chunks of
- * CHUNK_PAGES pages (2 MiB). A chunk belongs to a class: its slots have 1, 2, 4, 8 or 16 data pages, and look so:
+ * Layout. One region of address space, reserved at the first use and filled from its beginning by
+ * chunks of CHUNK_PAGES pages (2 MiB). A chunk belongs to a class: its slots have 1, 2, 4, 8 or 16
+ * data pages, and look so:
  *
  *     | guard | data … | guard | data … | guard | … | guard (what does not make a slot) |
  *
- * so neighbours share a guard page, and chunk, slot and place in the slot follow from an address by a subtraction
- * and a division. A block lies at the end of its data pages, as near as its alignment permits, or at their
- * beginning. Of the data pages only those that the block touches are accessible: a block of 40 KiB in a slot of 16
- * pages costs ten. What it leaves of them is filled with a canary (a secret mixed with the address, and no byte of it
- * below 0x80, so that neither a terminator nor text passes for it) that is looked at when the block is freed.
+ * so neighbours share a guard page, and chunk, slot and place in the slot follow from an address by
+ * a subtraction and a division. A block lies at the end of its data pages, as near as its alignment
+ * permits, or at their beginning. Of the data pages only those that the block touches are
+ * accessible: a block of 40 KiB in a slot of 16 pages costs ten. What it leaves of them is filled
+ * with a canary (a secret mixed with the address, and no byte of it below 0x80, so that neither a
+ * terminator nor text passes for it) that is looked at when the block is freed.
  *
  * Three states of data pages, and their ways:
  *
  *     closed, no memory --open--> zero and accessible --close--> closed, no memory
  *
- * In a *marked* chunk all is readable and writable but for guard markers (MADV_GUARD_INSTALL), set for all pages
- * at once when the chunk is made: 28 ns a page. It costs no mapping. Where the kernel has no markers (below 6.13), or refuses them
- * (locked memory), a chunk is left as reserved, a *hole*, and only what live blocks touch is made accessible:
- * two mappings of the process for each of them. They are counted, and at a quarter of what the process
- * may have there are no fences any more: the program goes on with other blocks. A slot that can't be closed
- * as it should (memory was locked since, no memory for the kernel's tables) is closed by a mapping of its own, or, if
- * that fails too, only emptied; either way it is *retired*, never used again.
+ * In a *marked* chunk all is readable and writable but for guard markers (MADV_GUARD_INSTALL), set
+ * for all pages at once when the chunk is made: 28 ns a page. It costs no mapping. Where the kernel
+ * has no markers (below 6.13), or refuses them (locked memory), a chunk is left as reserved, a
+ * *hole*, and only what live blocks touch is made accessible: two mappings of the process for each
+ * of them. They are counted, and at a quarter of what the process may have there are no fences any
+ * more: the program goes on with other blocks. A slot that can't be closed as it should (memory was
+ * locked since, no memory for the kernel's tables) is closed by a mapping of its own, or, if that
+ * fails too, only emptied; either way it is *retired*, never used again.
  *
- * A freed slot waits as long as it can: fresh slots go first while fewer than a budget's wait, then the one
- * that waits longest, or one of the seven behind it: nobody can count on which block will lie where. Fresh slots
- * come in random order too.
+ * A freed slot waits as long as it can: fresh slots go first while fewer than a budget's wait, then
+ * the one that waits longest, or one of the seven behind it: nobody can count on which block will
+ * lie where. Fresh slots come in random order too.
  *
- * Records. What is known of a slot's block lies out of line, in memory for metadata, and is read without a lock,
- * by fault handlers too. slot->turn says the state in its low bits and counts changes in the others: whoever changes
- * a record makes it CHANGING first, writes, and sets the new state; a reader takes what it read when the turn is
- * the same before and after. (After a few tries it takes what there is and says that the block is freed: it
- * may have interrupted the writer, whose block nobody can have yet or any more.) From LIVE to CHANGING goes
- * by compare-and-swap, so of two frees at once one sees the other.
+ * Records. What is known of a slot's block lies out of line, in memory for metadata, and is read
+ * without a lock, by fault handlers too. slot->turn says the state in its low bits and counts
+ * changes in the others: whoever changes a record makes it CHANGING first, writes, and sets the new
+ * state; a reader takes what it read when the turn is the same before and after. (After a few tries
+ * it takes what there is and says that the block is freed: it may have interrupted the writer,
+ * whose block nobody can have yet or any more.) From LIVE to CHANGING goes by compare-and-swap, so
+ * of two frees at once one sees the other.
  *
- * Who may touch what. `fence.lock` (FH_FLOOR_GUARD): lists, counts, making chunks. A slot that is in no list and not
- * LIVE belongs to the thread that took it: it opens, fills and closes it without the lock. A child that is
- * forked meanwhile has lost that slot; all else is as in the parent, guard markers too.
+ * Who may touch what. `fence.lock` (FH_FLOOR_GUARD): lists, counts, making chunks. A slot that is
+ * in no list and not LIVE belongs to the thread that took it: it opens, fills and closes it without
+ * the lock. A child that is forked meanwhile has lost that slot; all else is as in the parent,
+ * guard markers too.
  *
- * Budgets. A pair of alloc and free costs some 6 µs, most of it the kernel's: fh_fence_wanted() sees to it that it
- * stays a small share of one CPU (a bucket of tokens that fill with time) and that each site gets some: its
- * first allocations, then a few in each doubling of its count. Memory: pages that live blocks touch.
+ * Budgets. A pair of alloc and free costs some 6 µs, most of it the kernel's: fh_fence_wanted()
+ * sees to it that it stays a small share of one CPU (a bucket of tokens that fill with time) and
+ * that each site gets some: its first allocations, then a few in each doubling of its count.
+ * Memory: pages that live blocks touch.
  *
- * Follows: B. Perens, Electric Fence (1987), for the guard pages; GWP-ASan (Serebryany et al., 2024) for slots
- * out of a pool and their records; the Linux kernel's KFENCE for the canary in what the block leaves.
+ * Follows: B. Perens, Electric Fence (1987), for the guard pages; GWP-ASan (Serebryany et al.,
+ * 2024) for slots out of a pool and their records; the Linux kernel's KFENCE for the canary in what
+ * the block leaves.
  */
 #include "base/core/random.h"
 #include "base/lock.h"
@@ -118,9 +125,10 @@ struct limits {
     uint32_t burst, rate_s; /* pairs at once; and a second */
 };
 
-/* Rates are shares of a CPU at 10 µs a pair, caches lost included: hardened 2 %, debug 15 %. A burst is what a program that
- * has just begun pays: 10 and 80 ms. Hardened: an operating system's page for a block must not show in a small
- * program's memory, so 2 MiB. Fast: dozens of samples, below 1 MiB with all their records. */
+/* Rates are shares of a CPU at 10 µs a pair, caches lost included: hardened 2 %, debug 15 %. A
+ * burst is what a program that has just begun pays: 10 and 80 ms. Hardened: an operating system's
+ * page for a block must not show in a small program's memory, so 2 MiB. Fast: dozens of samples,
+ * below 1 MiB with all their records. */
 static const struct limits limits_of_mode[] = {
     [FH_MODE_FAST] =
         {
@@ -290,7 +298,7 @@ static unsigned class_for(size_t size, size_t align)
     return pages > SLOT_PAGES_MAX ? CLASSES : fh_log2(fh_pow2_ceil(pages));
 }
 
-/* ---- records ---------------------------------------------------------------------------------- */
+/* ---- records --------------------------------------------------------------------------------- */
 
 static void write_words(struct slot *slot, const struct record *record)
 {
@@ -312,7 +320,8 @@ static void read_words(const struct slot *slot, struct record *record)
 static void publish(struct slot *slot, uint32_t before, const struct record *record,
                     enum slot_state state)
 {
-    /* Whoever sees one of these words sees that the turn has changed: pairs with the fence in read_slot. */
+    /* Whoever sees one of these words sees that the turn has changed: pairs with the fence in
+     * read_slot. */
     atomic_thread_fence(memory_order_release);
     write_words(slot, record);
     /* release: pairs with the acquire in read_slot. */
@@ -352,7 +361,7 @@ static enum fh_block_state block_state(uint32_t turn)
     return states[turn & STATE_MASK];
 }
 
-/* ---- canaries --------------------------------------------------------------------------------- */
+/* ---- canaries -------------------------------------------------------------------------------- */
 
 static uint64_t canary_word(uintptr_t address)
 {
@@ -402,7 +411,7 @@ static struct range gap_above(const struct record *record)
                           touched(record->address, record->requested).high};
 }
 
-/* ---- opening and closing ----------------------------------------------------------------------- */
+/* ---- opening and closing --------------------------------------------------------------------- */
 
 static bool count_mappings(void)
 {
@@ -455,7 +464,7 @@ static bool close_pages(const struct chunk *chunk, struct range range)
     return false;
 }
 
-/* ---- lists and chunks; all under the lock ------------------------------------------------------- */
+/* ---- lists and chunks; all under the lock ---------------------------------------------------- */
 
 static void list_push(struct list *list, uint32_t id)
 {
@@ -590,7 +599,7 @@ static bool is_within_budget(size_t pages)
     return fence.live_pages + pages <= fh_max(most->live_pages, heap);
 }
 
-/* ---- alloc ------------------------------------------------------------------------------------- */
+/* ---- alloc ----------------------------------------------------------------------------------- */
 
 struct claim {
     uint32_t id;
@@ -662,7 +671,7 @@ void *fh_fence_alloc(size_t size, size_t align, unsigned how, uint32_t stack, bo
     return (void *)claim.address;
 }
 
-/* ---- from an address to a block ------------------------------------------------------------------ */
+/* ---- from an address to a block -------------------------------------------------------------- */
 
 /* What is known of a slot at one moment. */
 struct view {
@@ -682,8 +691,8 @@ static bool has_slots(const struct chunk *chunk)
     return slots_of(chunk) != NULL;
 }
 
-/* The slots next to an address, at most two: the one whose data pages hold it; or those below and above the guard
- * page that does. */
+/* The slots next to an address, at most two: the one whose data pages hold it; or those below and
+ * above the guard page that does. */
 static unsigned slots_at(uintptr_t address, uint32_t ids[2])
 {
     uintptr_t offset = address - region_base();
@@ -789,7 +798,7 @@ bool fh_fence_extent(const void *address, struct fh_extent *out)
     return true;
 }
 
-/* ---- free -------------------------------------------------------------------------------------- */
+/* ---- free ------------------------------------------------------------------------------------ */
 
 /* A call of free, as reports want it. */
 struct release {
@@ -925,7 +934,7 @@ void fh_fence_free(void *block, size_t size, size_t align, unsigned how, uint32_
     free_block(&release);
 }
 
-/* ---- budgets of time ----------------------------------------------------------------------------- */
+/* ---- budgets of time ------------------------------------------------------------------------- */
 
 static struct {
     _Atomic int64_t tokens;
@@ -984,7 +993,7 @@ bool fh_fence_wanted(struct fh_site *site)
     return true;
 }
 
-/* ---- counts and invariants ------------------------------------------------------------------------ */
+/* ---- counts and invariants ------------------------------------------------------------------- */
 
 static size_t sum_of(const struct list *lists)
 {
