@@ -20,8 +20,11 @@
 
 #include <cmocka.h>
 
-#define PAGE    fh_os_page_size
-#define GUARDED FH_OS_GUARD_INSTALL
+#define PAGE fh_os_page_size
+
+/* What kernels below 6.13 have, and what they have in a container. */
+#define NO_MARKERS (~(unsigned)FH_OS_GUARD_INSTALL)
+#define NEITHER    (~(unsigned)(FH_OS_GUARD_INSTALL | FH_OS_USERFAULTFD))
 
 /* ---- what the tests are made of -------------------------------------------------------------- */
 
@@ -91,6 +94,7 @@ static bool traps(const volatile void *address)
 {
     struct sigaction action = {.sa_sigaction = on_trap, .sa_flags = SA_SIGINFO | SA_NODEFER};
     sigaction(SIGSEGV, &action, NULL);
+    sigaction(SIGBUS, &action, NULL); /* what missing pages give */
     if (sigsetjmp(trapped, 1) != 0)
         return trap_address == address;
     (void)*(const volatile char *)address;
@@ -474,23 +478,45 @@ static void live_pages_are_limited(void)
     EXPECT(take(100) != NULL);
 }
 
-/* ---- where there are no markers -------------------------------------------------------------- */
+/* ---- where there are no markers ---------------------------------------------------------------- */
 
-static void without_markers_blocks_trap_all_the_same(void)
+static bool has_userfaultfd(void)
 {
-    fh_os_force_features(~0u & ~(unsigned)GUARDED);
+    int fd = fh_os_faults_open();
+    if (fd >= 0)
+        fh_os_faults_close(fd);
+    return fd >= 0;
+}
+
+static void all_of_it_works(void)
+{
     right_blocks_end_at_a_guard_page();
     left_blocks_begin_after_a_guard_page();
     a_freed_block_traps();
     blocks_are_zero_when_they_come_back();
+}
+
+static void missing_pages_trap_too(void)
+{
+    fh_os_force_features(NO_MARKERS);
+    all_of_it_works();
+    struct fh_fence_counts counts;
+    fh_fence_counts(&counts);
+    EXPECT(!has_userfaultfd() || counts.mappings == 0);
+}
+
+static void holes_trap_too(void)
+{
+    fh_os_force_features(NEITHER);
+    all_of_it_works();
     struct fh_fence_counts counts;
     fh_fence_counts(&counts);
     EXPECT(counts.mappings == 2 * counts.live);
 }
 
-static void without_markers_a_quarter_of_the_mappings_is_used(void)
+static void holes_take_a_quarter_of_the_mappings(void)
 {
-    fh_os_force_features(~0u & ~(unsigned)GUARDED);
+    fh_os_force_features(NEITHER);
     size_t before = mappings_of_process(), limit = fh_os_mapping_limit() / 4, count = 0;
     static void *blocks[100000];
     while (count < 100000 && (blocks[count] = take(100)) != NULL)
@@ -501,6 +527,65 @@ static void without_markers_a_quarter_of_the_mappings_is_used(void)
         give(blocks[i]);
     EXPECT(mappings_of_process() < before + 200);
     EXPECT(take(100) != NULL);
+    EXPECT(atomic_load(&told_count) == 0);
+}
+
+static void missing_pages_take_no_mapping(void)
+{
+    if (!has_userfaultfd())
+        return;
+    fh_os_force_features(NO_MARKERS);
+    fh_guard_settings.guard = 1;
+    size_t before = mappings_of_process();
+    for (int i = 0; i < 20000; i++)
+        EXPECT(take(24) != NULL);
+    EXPECT(mappings_of_process() < before + 100);
+}
+
+static void a_forked_child_registers_its_missing_pages(void)
+{
+    if (!has_userfaultfd())
+        return;
+    fh_os_force_features(NO_MARKERS);
+    char *block = take(100), *freed = take(100);
+    strcpy(block, "parent");
+    give(freed);
+    pid_t child = fork();
+    EXPECT(child >= 0);
+    if (child == 0) {
+        fh_fence_forked();
+        EXPECT(traps(freed) && traps(block + 112) && strcmp(block, "parent") == 0);
+        char *more = take(100);
+        EXPECT(more != NULL && traps(more + 112));
+        give(block);
+        EXPECT(traps(block) && atomic_load(&told_count) == 0);
+        _exit(fh_fence_check());
+    }
+    int status;
+    EXPECT(waitpid(child, &status, 0) == child && status == 0);
+    EXPECT(strcmp(block, "parent") == 0 && traps(freed));
+    EXPECT(take(100) != NULL);
+}
+
+/* Daemons do. */
+static void a_program_may_close_all_descriptors(void)
+{
+    fh_os_force_features(NO_MARKERS);
+    char *block = take(100);
+    for (int fd = 3; fd < 1024; fd++)
+        close(fd);
+    give(block);
+    for (int i = 0; i < 100; i++) {
+        block = take(100);
+        if (block == NULL)
+            continue;
+        memset(block, 1, 100);
+        give(block);
+    }
+    int own = dup(2);
+    EXPECT(dup2(own, 500) == 500);
+    fh_fence_forked();
+    EXPECT(write(500, "", 0) == 0); /* the program's own file is still there */
     EXPECT(atomic_load(&told_count) == 0);
 }
 
@@ -557,10 +642,14 @@ static void a_failure_loses_nothing(void)
     EXPECT(take(100) != NULL);
     each_call_of_the_kernel_may_fail();
     EXPECT(take(5000) != NULL);
-    fh_os_force_features(~0u & ~(unsigned)GUARDED);
+    fh_os_force_features(NO_MARKERS);
     EXPECT(take(20000) != NULL);
     each_call_of_the_kernel_may_fail();
     EXPECT(take(20000) != NULL);
+    fh_os_force_features(NEITHER);
+    EXPECT(take(50000) != NULL);
+    each_call_of_the_kernel_may_fail();
+    EXPECT(take(50000) != NULL);
 }
 
 /* ---- budgets --------------------------------------------------------------------------------- */
@@ -755,8 +844,12 @@ static void a_hundred_thousand_blocks_live(void)
     X(the_order_of_slots_is_random)                                                                \
     X(live_blocks_are_limited_in_fast_mode)                                                        \
     X(live_pages_are_limited)                                                                      \
-    X(without_markers_blocks_trap_all_the_same)                                                    \
-    X(without_markers_a_quarter_of_the_mappings_is_used)                                           \
+    X(missing_pages_trap_too)                                                                      \
+    X(holes_trap_too)                                                                              \
+    X(holes_take_a_quarter_of_the_mappings)                                                        \
+    X(missing_pages_take_no_mapping)                                                               \
+    X(a_forked_child_registers_its_missing_pages)                                                  \
+    X(a_program_may_close_all_descriptors)                                                         \
     X(with_markers_no_mapping_is_used)                                                             \
     X(in_locked_memory_blocks_are_retired)                                                         \
     X(each_call_of_the_kernel_may_fail)                                                            \
@@ -777,6 +870,7 @@ static int start_up(void **state)
 {
     (void)state;
     fh_os_init();
+    assert_non_null(fh_malloc(1)); /* this thread has a heap, which knows its number */
     fh_guard_settings = (struct fh_guard_settings){.mode = FH_MODE_DEBUG, .guard = 8 << 20};
     return 0;
 }
