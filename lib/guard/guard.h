@@ -105,6 +105,8 @@ bool fh_fence_find(const void *address, struct fh_guard_block *out); /* lock-fre
 bool fh_fence_extent(const void *address, struct fh_extent *out);    /* lock-free, some 5 ns */
 /* Whether the budget of the site allows one now; if so it is charged. NULL: a site that is not known. */
 bool fh_fence_wanted(struct fh_site *site);
+/* In the child of a fork, before anything else here. */
+void fh_fence_forked(void);
 
 struct fh_fence_counts {
     size_t live, freed, retired, never; /* slots: in use; waiting; given up; not used yet */
