@@ -15,8 +15,10 @@
 #include "cli.h"
 #include "library.h"
 #include "options.h"
+#include "output.h"
 #include "program.h"
 #include "records.h"
+#include "relay.h"
 #include "settings.h"
 #include "summary.h"
 #include "supervise.h"
@@ -98,6 +100,11 @@ struct request {
     struct settings settings;
     char **program; /* argv of the program */
 };
+
+static bool wants_figures(const struct request *request)
+{
+    return request->wants_summary || request->json_file != NULL;
+}
 
 static int print_help(void)
 {
@@ -288,32 +295,13 @@ static bool prepare_files(struct request *request)
 
 /* ---- The program ---- */
 
-/* FILE with each %p replaced by the program's process id; false when the name gets too long. */
-static bool expand_name(const char *file, pid_t pid, char *name, size_t size)
-{
-    size_t len = 0;
-    while (*file != '\0' && len < size) {
-        if (file[0] == '%' && file[1] == 'p') {
-            len += (size_t)snprintf(name + len, size - len, "%ld", (long)pid);
-            file += 2;
-        } else {
-            name[len++] = *file++;
-        }
-    }
-    if (len >= size) {
-        return false;
-    }
-    name[len] = '\0';
-    return true;
-}
-
 static void write_json(const struct request *request, const struct records *records,
                        const struct outcome *outcome)
 {
     char name[PATH_MAX] = "";
     int fd = STDOUT_FILENO;
     if (strcmp(request->json_file, "-") != 0) {
-        if (!expand_name(request->json_file, outcome->pid, name, sizeof(name))) {
+        if (!output_expand_name(request->json_file, outcome->pid, name, sizeof(name))) {
             cli_complain("--json: the name '%s' is too long", request->json_file);
             return;
         }
@@ -353,28 +341,87 @@ static void report(const struct request *request, const struct record_file *file
     records_free(&records);
 }
 
-static int run_and_report(struct request *request, const char *path)
+/* Whether processes may have stacks to tell of, in which addresses are to become functions and lines. */
+static bool has_reports(const struct settings *settings)
 {
-    struct record_file file;
-    struct outcome outcome;
-    const int error = records_open(&file);
-    if (error != 0) {
-        cli_complain("no file for the statistics can be made in TMPDIR or /tmp: %s",
-                     strerror(error));
-        return CLI_OWN_TROUBLE;
+    static const char *const makers[] = {"guard", "limit", "fail"};
+    char value[64];
+    settings_value(settings, "mode", value, sizeof(value));
+    if (strcmp(value, "hardened") == 0 || strcmp(value, "debug") == 0) {
+        return true;
     }
-    if (!settings_add(&request->settings, "stats", file.path) ||
-        !library_configure(request->settings.text)) {
-        records_close(&file);
+    for (size_t i = 0; i < sizeof(makers) / sizeof(makers[0]); i++) {
+        settings_value(settings, makers[i], value, sizeof(value));
+        if (value[0] != '\0' && strcmp(value, "off") != 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* What stands between the program and its user while it runs. */
+struct attendance {
+    struct record_file records;
+    bool has_records;
+    struct relay_reader *messages; /* NULL: they go where the processes write them */
+    char log_file[PATH_MAX];
+};
+
+static void end_attendance(struct attendance *attendance)
+{
+    relay_finish(attendance->messages);
+    attendance->messages = NULL;
+    if (attendance->has_records) {
+        records_close(&attendance->records);
+        attendance->has_records = false;
+    }
+}
+
+static bool begin_attendance(struct attendance *attendance, struct request *request)
+{
+    struct settings *settings = &request->settings;
+    int error;
+    if (wants_figures(request)) {
+        error = records_open(&attendance->records);
+        if (error != 0) {
+            cli_complain("no file for the statistics can be made in TMPDIR or /tmp: %s",
+                         strerror(error));
+            return false;
+        }
+        attendance->has_records = true;
+        if (!settings_add(settings, "stats", attendance->records.path)) {
+            return false;
+        }
+    }
+    char *log_file = attendance->log_file;
+    settings_value(settings, "log", log_file, sizeof(attendance->log_file));
+    attendance->messages = relay_start(log_file[0] != '\0' ? log_file : NULL, &error);
+    if (attendance->messages == NULL) {
+        /* No reason not to run: what there is to tell is told with addresses. */
+        cli_complain("messages will name addresses, not lines: %s", strerror(error));
+        return true;
+    }
+    return settings_add(settings, "relay", relay_path(attendance->messages));
+}
+
+static int run_attended(struct request *request, const char *path)
+{
+    static struct attendance attendance;
+    struct outcome outcome;
+    if (!begin_attendance(&attendance, request) || !library_configure(request->settings.text)) {
+        end_attendance(&attendance);
         return CLI_OWN_TROUBLE;
     }
     const int start_error = supervise(path, request->program, &outcome);
+    relay_finish(attendance.messages);
+    attendance.messages = NULL;
+    if (start_error == 0 && attendance.has_records) {
+        report(request, &attendance.records, &outcome);
+    }
+    end_attendance(&attendance);
     if (start_error != 0) {
-        records_close(&file);
         return program_complain_not_started(path, start_error);
     }
-    report(request, &file, &outcome);
-    records_close(&file);
     end_like(&outcome);
 }
 
@@ -418,8 +465,8 @@ int cli_run(int argc, char **argv)
     if (!prepare_files(&request) || !library_preload(library) || !preload_checks(&request)) {
         return CLI_OWN_TROUBLE;
     }
-    if (request.wants_summary || request.json_file != NULL) {
-        return run_and_report(&request, program.path);
+    if (wants_figures(&request) || has_reports(&request.settings)) {
+        return run_attended(&request, program.path);
     }
     if (!library_configure(request.settings.text)) {
         return CLI_OWN_TROUBLE;
