@@ -377,38 +377,44 @@ static void end_attendance(struct attendance *attendance)
     }
 }
 
-static bool begin_attendance(struct attendance *attendance, struct request *request)
+/* Without it nothing is lost: messages are then written by the processes, with addresses. */
+static bool read_messages(struct attendance *attendance, struct settings *settings)
 {
-    struct settings *settings = &request->settings;
     int error;
-    if (wants_figures(request)) {
-        error = records_open(&attendance->records);
-        if (error != 0) {
-            cli_complain("no file for the statistics can be made in TMPDIR or /tmp: %s",
-                         strerror(error));
-            return false;
-        }
-        attendance->has_records = true;
-        if (!settings_add(settings, "stats", attendance->records.path)) {
-            return false;
-        }
-    }
     char *log_file = attendance->log_file;
     settings_value(settings, "log", log_file, sizeof(attendance->log_file));
     attendance->messages = relay_start(log_file[0] != '\0' ? log_file : NULL, &error);
     if (attendance->messages == NULL) {
-        /* No reason not to run: what there is to tell is told with addresses. */
-        cli_complain("messages will name addresses, not lines: %s", strerror(error));
+        cli_complain("stacks will have addresses, not lines: %s", strerror(error));
         return true;
     }
     return settings_add(settings, "relay", relay_path(attendance->messages));
+}
+
+static bool collect_records(struct attendance *attendance, struct settings *settings)
+{
+    const int error = records_open(&attendance->records);
+    if (error != 0) {
+        cli_complain("no file for the statistics can be made in TMPDIR or /tmp: %s",
+                     strerror(error));
+        return false;
+    }
+    attendance->has_records = true;
+    return settings_add(settings, "stats", attendance->records.path);
+}
+
+static bool begin_attendance(struct attendance *attendance, struct request *request)
+{
+    return read_messages(attendance, &request->settings) &&
+           (!wants_figures(request) || collect_records(attendance, &request->settings)) &&
+           library_configure(request->settings.text);
 }
 
 static int run_attended(struct request *request, const char *path)
 {
     static struct attendance attendance;
     struct outcome outcome;
-    if (!begin_attendance(&attendance, request) || !library_configure(request->settings.text)) {
+    if (!begin_attendance(&attendance, request)) {
         end_attendance(&attendance);
         return CLI_OWN_TROUBLE;
     }
