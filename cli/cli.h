@@ -32,6 +32,7 @@ int cli_run(int argc, char **argv);
 int cli_record(int argc, char **argv);
 int cli_replay(int argc, char **argv);
 int cli_advise(int argc, char **argv);
+int cli_symbolize(int argc, char **argv);
 int cli_doctor(int argc, char **argv);
 
 /* Writes one line, "freehold: " and the message, on standard error. */

@@ -48,7 +48,10 @@ struct frames {
     size_t last; /* the module of the last frame: that of the next one, mostly */
     /* The module of the innermost frame of a stack without any line; NULL: there was no such stack. */
     const char *without_lines;
-    const char *candidate; /* of the stack that is being read */
+    const char *candidate;      /* of the stack that is being read */
+    struct json_object *stacks; /* NULL: nobody wants them */
+    struct json_object *stack;  /* the one that is being read: its frames */
+    char *title;                /* the last line that was no frame */
 };
 
 /* A frame as it stands in a line: ranges of it. */
@@ -86,6 +89,7 @@ void frames_close(struct frames *frames)
         free(frames->modules[i].path);
     }
     symbols_close(frames->symbols);
+    free(frames->title);
     free(frames);
 }
 
@@ -282,6 +286,57 @@ static void write_frame(const struct frame *frame, const char *line, unsigned nu
     fprintf(out, " (%.*s+0x%" PRIx64 ")", (int)frame->path_len, frame->path, frame->offset);
 }
 
+/* ---- Collecting ---- */
+
+void frames_collect(struct frames *frames, struct json_object *stacks)
+{
+    frames->stacks = stacks;
+}
+
+static void collect_title(struct frames *frames, const char *line, const char *end)
+{
+    while (line < end && *line == ' ') {
+        line++;
+    }
+    free(frames->title);
+    frames->title = strndup(line, (size_t)(end - line));
+}
+
+static void collect_stack(struct frames *frames)
+{
+    struct json_object *stack = json_object_new_object();
+    frames->stack = json_object_new_array();
+    json_object_object_add(stack, "title",
+                           json_object_new_string(frames->title != NULL ? frames->title : ""));
+    json_object_object_add(stack, "frames", frames->stack);
+    json_object_array_add(frames->stacks, stack);
+}
+
+static void add_place(struct json_object *object, const struct symbols_frame *found)
+{
+    if (found->has_name) {
+        json_object_object_add(object, "function", json_object_new_string(found->function));
+    }
+    if (found->file != NULL && found->line != 0) {
+        json_object_object_add(object, "file", json_object_new_string(found->file));
+        json_object_object_add(object, "line", json_object_new_int64(found->line));
+    }
+}
+
+static void collect_frame(struct frames *frames, const struct frame *frame,
+                          const struct symbols_frame *found)
+{
+    struct json_object *object = json_object_new_object();
+    add_place(object, found);
+    json_object_object_add(object, "module",
+                           json_object_new_string_len(frame->path, (int)frame->path_len));
+    json_object_object_add(object, "offset", json_object_new_uint64(frame->offset));
+    json_object_object_add(object, "is_inlined", json_object_new_boolean(found->is_inlined));
+    json_object_array_add(frames->stack, object);
+}
+
+/* ---- A line ---- */
+
 void frames_end_stack(struct frames *frames, struct frames_stack *stack)
 {
     if (stack->is_in_stack && !stack->has_line && frames->without_lines == NULL) {
@@ -309,10 +364,16 @@ static bool write_as_frame(struct frames *frames, struct frames_stack *stack, co
     if (!stack->is_in_stack) {
         stack->is_in_stack = true;
         frames->candidate = frames->modules[frames->last].path;
+        if (frames->stacks != NULL) {
+            collect_stack(frames);
+        }
     }
     for (size_t i = 0; i < count; i++) {
         write_frame(&frame, line, number + stack->added + (unsigned)i, &found[i], out);
         stack->has_line |= found[i].line != 0;
+        if (frames->stacks != NULL) {
+            collect_frame(frames, &frame, &found[i]);
+        }
         if (i + 1 < count) {
             fputc('\n', out);
         }
@@ -348,6 +409,9 @@ void frames_write_line(struct frames *frames, struct frames_stack *stack, const 
     end -= has_newline;
     if (!write_as_frame(frames, stack, line, end, out)) {
         frames_end_stack(frames, stack);
+        if (frames->stacks != NULL && end > line) {
+            collect_title(frames, line, end);
+        }
         if (!write_as_summary(frames, line, end, out)) {
             fwrite(line, 1, (size_t)(end - line), out);
         }
@@ -380,33 +444,22 @@ static bool offset_of(struct json_object *object, uint64_t *offset)
     return true;
 }
 
-static void add_place(struct json_object *object, const struct symbols_frame *found)
-{
-    if (found->has_name) {
-        json_object_object_add(object, "function", json_object_new_string(found->function));
-    }
-    if (found->file != NULL && found->line != 0) {
-        json_object_object_add(object, "file", json_object_new_string(found->file));
-        json_object_object_add(object, "line", json_object_new_int64(found->line));
-    }
-}
-
-static void add_to_frame(struct frames *frames, struct json_object *object)
+static bool add_to_frame(struct frames *frames, struct json_object *object)
 {
     struct frame frame = {.path = text_of(object, "module")};
     const struct symbols_frame *found = NULL;
     if (frame.path == NULL || !offset_of(object, &frame.offset)) {
-        return;
+        return false;
     }
     frame.path_len = strlen(frame.path);
     frame.build_id = text_of(object, "build_id");
     frame.build_id_len = frame.build_id != NULL ? strlen(frame.build_id) : 0;
     if (frame.path_len >= PATH_MAX || frame.build_id_len > 2 * (size_t)LONGEST_BUILD_ID) {
-        return;
+        return false;
     }
     const size_t count = look_up(frames, &frame, &found);
     if (count == 0) {
-        return;
+        return false;
     }
     /* The frame is that of the function; what was inlined into it comes with it, innermost first. */
     add_place(object, &found[count - 1]);
@@ -419,22 +472,25 @@ static void add_to_frame(struct frames *frames, struct json_object *object)
         }
         json_object_object_add(object, "inlined", inlined);
     }
+    return true;
 }
 
-void frames_add_to_json(struct frames *frames, struct json_object *value)
+bool frames_add_to_json(struct frames *frames, struct json_object *value)
 {
+    bool has_frames = false;
     if (json_object_is_type(value, json_type_array)) {
         for (size_t i = 0; i < json_object_array_length(value); i++) {
-            frames_add_to_json(frames, json_object_array_get_idx(value, i));
+            has_frames |= frames_add_to_json(frames, json_object_array_get_idx(value, i));
         }
     } else if (json_object_is_type(value, json_type_object)) {
         json_object_object_foreach(value, key, member)
         {
             (void)key;
-            frames_add_to_json(frames, member);
+            has_frames |= frames_add_to_json(frames, member);
         }
-        add_to_frame(frames, value);
+        has_frames |= add_to_frame(frames, value);
     }
+    return has_frames;
 }
 
 /* ---- The hint ---- */

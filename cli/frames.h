@@ -34,9 +34,12 @@ void frames_write_line(struct frames *frames, struct frames_stack *stack, const 
 /* The writer has no more to say. */
 void frames_end_stack(struct frames *frames, struct frames_stack *stack);
 
-/* Gives every object that has "module" and "offset" a "function", "file" and "line", and "inlined", an array, where functions were
- * inlined there. */
-void frames_add_to_json(struct frames *frames, struct json_object *value);
+/* From now on each stack that is written is added to the array, too: its "title" (the line before it) and its "frames". */
+void frames_collect(struct frames *frames, struct json_object *stacks);
+
+/* Gives every object in it that has "module" and "offset" a "function", "file" and "line", and "inlined", an array, where functions
+ * were inlined there. Whether there were any such objects. */
+bool frames_add_to_json(struct frames *frames, struct json_object *value);
 
 /* Why stacks have no lines: one sentence, or NULL when all have some. */
 const char *frames_hint(const struct frames *frames);
