@@ -337,12 +337,17 @@ static void collect_frame(struct frames *frames, const struct frame *frame,
 
 /* ---- A line ---- */
 
-void frames_end_stack(struct frames *frames, struct frames_stack *stack)
+/* The first frame of a stack is what its reader looks at. */
+static void begin_stack(struct frames *frames, struct frames_stack *stack,
+                        const struct symbols_frame *innermost)
 {
-    if (stack->is_in_stack && !stack->has_line && frames->without_lines == NULL) {
-        frames->without_lines = frames->candidate;
+    stack->is_in_stack = true;
+    if (innermost->line == 0 && frames->without_lines == NULL) {
+        frames->without_lines = frames->modules[frames->last].path;
     }
-    *stack = (struct frames_stack){0};
+    if (frames->stacks != NULL) {
+        collect_stack(frames);
+    }
 }
 
 static bool write_as_frame(struct frames *frames, struct frames_stack *stack, const char *line,
@@ -355,22 +360,17 @@ static bool write_as_frame(struct frames *frames, struct frames_stack *stack, co
     }
     const unsigned number = (unsigned)strtoul(frame.number, NULL, 10);
     if (number == 0) {
-        frames_end_stack(frames, stack);
+        *stack = (struct frames_stack){0};
     }
     const size_t count = look_up(frames, &frame, &found);
     if (count == 0) {
         return false;
     }
     if (!stack->is_in_stack) {
-        stack->is_in_stack = true;
-        frames->candidate = frames->modules[frames->last].path;
-        if (frames->stacks != NULL) {
-            collect_stack(frames);
-        }
+        begin_stack(frames, stack, found);
     }
     for (size_t i = 0; i < count; i++) {
         write_frame(&frame, line, number + stack->added + (unsigned)i, &found[i], out);
-        stack->has_line |= found[i].line != 0;
         if (frames->stacks != NULL) {
             collect_frame(frames, &frame, &found[i]);
         }
@@ -408,7 +408,7 @@ void frames_write_line(struct frames *frames, struct frames_stack *stack, const 
     const bool has_newline = len > 0 && end[-1] == '\n';
     end -= has_newline;
     if (!write_as_frame(frames, stack, line, end, out)) {
-        frames_end_stack(frames, stack);
+        *stack = (struct frames_stack){0};
         if (frames->stacks != NULL && end > line) {
             collect_title(frames, line, end);
         }

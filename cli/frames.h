@@ -21,7 +21,6 @@ struct frames;
 struct frames_stack {
     unsigned added; /* inlined frames so far, by which the numbers of those further out grow */
     bool is_in_stack;
-    bool has_line; /* a frame of this stack has one */
 };
 
 /* NULL without memory. */
@@ -31,8 +30,6 @@ void frames_close(struct frames *frames);
 /* Writes the line (its newline, if it has one, included). */
 void frames_write_line(struct frames *frames, struct frames_stack *stack, const char *line,
                        size_t len, FILE *out);
-/* The writer has no more to say. */
-void frames_end_stack(struct frames *frames, struct frames_stack *stack);
 
 /* From now on each stack that is written is added to the array, too: its "title" (the line before it) and its "frames". */
 void frames_collect(struct frames *frames, struct json_object *stacks);
@@ -41,7 +38,7 @@ void frames_collect(struct frames *frames, struct json_object *stacks);
  * were inlined there. Whether there were any such objects. */
 bool frames_add_to_json(struct frames *frames, struct json_object *value);
 
-/* Why stacks have no lines: one sentence, or NULL when all have some. */
+/* Why a stack begins without a line: one sentence, or NULL when all begin with one. */
 const char *frames_hint(const struct frames *frames);
 
 #endif

@@ -139,9 +139,7 @@ static void flush_writer(struct relay_reader *reader, struct writer *writer)
     if (writer->len > 0) {
         write_line(reader, writer);
     }
-    if (reader->frames != NULL) {
-        frames_end_stack(reader->frames, &writer->stack);
-    }
+    writer->stack = (struct frames_stack){0};
 }
 
 static struct writer *writer_of(struct relay_reader *reader, pid_t pid)

@@ -119,7 +119,6 @@ static bool copy(struct frames *frames, FILE *in, struct json_object *errors, FI
             frames_write_line(frames, &stack, line, (size_t)len, out);
         }
     }
-    frames_end_stack(frames, &stack);
     free(line);
     return ferror(in) == 0;
 }

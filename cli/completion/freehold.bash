@@ -5,7 +5,7 @@ _freehold() {
     local word=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]}
     COMPREPLY=()
     if ((COMP_CWORD == 1)); then
-        mapfile -t COMPREPLY < <(compgen -W "run record replay advise doctor --help --version" -- "$word")
+        mapfile -t COMPREPLY < <(compgen -W "run record replay advise symbolize doctor --help --version" -- "$word")
         return
     fi
     # The first word after the subcommand that is neither an option nor an option's value is the program.
@@ -23,7 +23,7 @@ _freehold() {
         *) break ;;
         esac
     done
-    if ((i < COMP_CWORD)) && [[ ${COMP_WORDS[1]} != replay ]]; then
+    if ((i < COMP_CWORD)) && [[ ${COMP_WORDS[1]} != replay && ${COMP_WORDS[1]} != symbolize ]]; then
         if declare -F _command_offset >/dev/null; then
             _command_offset "$i"
         else
@@ -103,11 +103,14 @@ _freehold() {
         advise)
             mapfile -t COMPREPLY < <(compgen -W "--top --rounds --process --malloc --json --html --help" -- "$word")
             ;;
+        symbolize)
+            mapfile -t COMPREPLY < <(compgen -W "--json --help" -- "$word")
+            ;;
         doctor)
             mapfile -t COMPREPLY < <(compgen -W "--json --help" -- "$word")
             ;;
         esac
-    elif [[ ${COMP_WORDS[1]} == replay ]]; then
+    elif [[ ${COMP_WORDS[1]} == replay || ${COMP_WORDS[1]} == symbolize ]]; then
         mapfile -t COMPREPLY < <(compgen -f -- "$word")
     else
         mapfile -t COMPREPLY < <(compgen -c -- "$word")

@@ -74,6 +74,12 @@ touch plain
 refuses 126 "chmod +x" run -- ./plain
 PATH=$work:$PATH refuses 126 "chmod +x" run -- plain
 
+refuses 2 "freehold symbolize FILE" symbolize
+refuses 2 "freehold symbolize FILE" symbolize one two
+refuses 2 "can't be read" symbolize no-such-file
+refuses 2 "can't be read" symbolize /tmp
+refuses 2 "did you mean '--json'?" symbolize --jason - plain
+refuses 2 "can't be written" symbolize --json no/where plain
 refuses 2 "one too many" doctor one two
 refuses 2 "did you mean '--json'?" doctor --jsn
 refuses 2 "needs an argument" doctor --json
