@@ -11,8 +11,15 @@
  *
  *     blanks '#' number ' ' [address " in "] name ' (' path '+0x' offset ')' [' (BuildId: ' hex ')']
  *
- * The name is what stands before the first " (", the offset behind the last "+0x". In a summary the same name and place stand at
- * the end of a sentence. A line that is cut off or damaged is none of these and passes through.
+ * The name is what stands before the first " (", the offset behind the last "+0x". A line that is cut off or damaged is
+ * no frame and passes through. Two more lines are understood, which stand at the end of a report:
+ *
+ *     "module " path " build-id " hex                          which build the frames are of
+ *     "SUMMARY: " words " (" path "+0x" offset ") in " name     becomes "SUMMARY: words FILE:LINE in FUNCTION"
+ *
+ * Since the builds are named last, the lines of a report, from "freehold: ERROR:" to its summary, are kept until it is
+ * whole. So reports of several processes do not mix either. A report that is never finished is written by who
+ * notices that (frames_flush).
  *
  * Functions that were inlined get a frame each, as in every debugger, so the numbers of the frames further out
  * grow.
@@ -32,9 +39,12 @@
 enum {
     FILE_SHIFT = 44, /* no file reaches so far; a million files fit */
     MOST_FILES = 1 << 12,
+    MOST_BUILDS = 64, /* of one report; it names 24 at most */
     LONGEST_BUILD_ID = 64,
+    LONGEST_REPORT = 1 << 20, /* what is longer is written in parts: it is no report */
 };
 
+/* A file, and which build of it. */
 struct module {
     char *path; /* as the report has it */
     uint8_t build_id[LONGEST_BUILD_ID];
@@ -46,6 +56,9 @@ struct frames {
     struct module modules[MOST_FILES];
     size_t module_count;
     size_t last; /* the module of the last frame: that of the next one, mostly */
+    /* The builds that the report's end names, for frames that do not name theirs. */
+    struct module builds[MOST_BUILDS];
+    size_t build_count;
     /* The module of the innermost frame of a stack without any line; NULL: there was no such stack. */
     const char *without_lines;
     const char *candidate;      /* of the stack that is being read */
@@ -80,6 +93,14 @@ struct frames *frames_open(void)
     return frames;
 }
 
+static void forget_builds(struct frames *frames)
+{
+    for (size_t i = 0; i < frames->build_count; i++) {
+        free(frames->builds[i].path);
+    }
+    frames->build_count = 0;
+}
+
 void frames_close(struct frames *frames)
 {
     if (frames == NULL) {
@@ -88,6 +109,7 @@ void frames_close(struct frames *frames)
     for (size_t i = 0; i < frames->module_count; i++) {
         free(frames->modules[i].path);
     }
+    forget_builds(frames);
     symbols_close(frames->symbols);
     free(frames->title);
     free(frames);
@@ -189,20 +211,65 @@ static bool read_frame(const char *line, const char *end, struct frame *frame)
 
 /* ---- Modules ---- */
 
-static size_t read_build_id(const struct frame *frame, uint8_t id[LONGEST_BUILD_ID])
+static size_t read_digits(const char *digits, size_t len, uint8_t id[LONGEST_BUILD_ID])
 {
-    for (size_t i = 0; i < frame->build_id_len / 2; i++) {
-        const char digits[] = {frame->build_id[2 * i], frame->build_id[2 * i + 1], '\0'};
-        id[i] = (uint8_t)strtoul(digits, NULL, 16);
+    for (size_t i = 0; i < len / 2; i++) {
+        const char pair[] = {digits[2 * i], digits[2 * i + 1], '\0'};
+        id[i] = (uint8_t)strtoul(pair, NULL, 16);
     }
-    return frame->build_id_len / 2;
+    return len / 2;
+}
+
+static bool has_path(const struct module *module, const struct frame *frame)
+{
+    return strncmp(module->path, frame->path, frame->path_len) == 0 &&
+           module->path[frame->path_len] == '\0';
+}
+
+/* The frame's own build id, else that of the report's end; its size, 0 when neither is there. */
+static size_t build_of(const struct frames *frames, const struct frame *frame,
+                       uint8_t id[LONGEST_BUILD_ID])
+{
+    if (frame->build_id_len != 0) {
+        return read_digits(frame->build_id, frame->build_id_len, id);
+    }
+    for (size_t i = 0; i < frames->build_count; i++) {
+        const struct module *build = &frames->builds[i];
+        if (has_path(build, frame)) {
+            memcpy(id, build->build_id, build->build_id_size);
+            return build->build_id_size;
+        }
+    }
+    return 0;
+}
+
+/* "module PATH build-id HEX" */
+static void note_build(struct frames *frames, const char *line, const char *end)
+{
+    static const char word[] = " build-id ";
+    while (line < end && *line == ' ') {
+        line++;
+    }
+    if (!take(&line, end, "module ") || frames->build_count == MOST_BUILDS) {
+        return;
+    }
+    const char *path_end = end;
+    const char *digits = take_last_digits(line, &path_end, (size_t)LONGEST_BUILD_ID * 2);
+    if (digits == NULL || !take_last(line, &path_end, word)) {
+        return;
+    }
+    struct module *build = &frames->builds[frames->build_count];
+    build->path = strndup(line, (size_t)(path_end - line));
+    if (build->path != NULL) {
+        build->build_id_size = read_digits(digits, (size_t)(end - digits), build->build_id);
+        frames->build_count++;
+    }
 }
 
 static bool is_module(const struct module *module, const struct frame *frame, const uint8_t *id,
                       size_t id_size)
 {
-    return strncmp(module->path, frame->path, frame->path_len) == 0 &&
-           module->path[frame->path_len] == '\0' && module->build_id_size == id_size &&
+    return has_path(module, frame) && module->build_id_size == id_size &&
            memcmp(module->build_id, id, id_size) == 0;
 }
 
@@ -210,7 +277,7 @@ static bool is_module(const struct module *module, const struct frame *frame, co
 static size_t module_of(struct frames *frames, const struct frame *frame)
 {
     uint8_t id[LONGEST_BUILD_ID];
-    const size_t id_size = read_build_id(frame, id);
+    const size_t id_size = build_of(frames, frame, id);
     const size_t count = frames->module_count;
     if (frames->last < count && is_module(&frames->modules[frames->last], frame, id, id_size)) {
         return frames->last;
@@ -338,10 +405,10 @@ static void collect_frame(struct frames *frames, const struct frame *frame,
 /* ---- A line ---- */
 
 /* The first frame of a stack is what its reader looks at. */
-static void begin_stack(struct frames *frames, struct frames_stack *stack,
+static void begin_stack(struct frames *frames, struct frames_writer *writer,
                         const struct symbols_frame *innermost)
 {
-    stack->is_in_stack = true;
+    writer->is_in_stack = true;
     if (innermost->line == 0 && frames->without_lines == NULL) {
         frames->without_lines = frames->modules[frames->last].path;
     }
@@ -350,65 +417,97 @@ static void begin_stack(struct frames *frames, struct frames_stack *stack,
     }
 }
 
-static bool write_as_frame(struct frames *frames, struct frames_stack *stack, const char *line,
-                           const char *end, FILE *out)
+/* A frame of which no more is known: only its number changes, behind inlined ones. */
+static bool write_renumbered(const struct frames_writer *writer, const char *line, const char *end,
+                             FILE *out)
 {
-    struct frame frame = {0};
-    const struct symbols_frame *found = NULL;
-    if (!read_frame(line, end, &frame)) {
+    const char *number = line;
+    while (number < end && *number == ' ') {
+        number++;
+    }
+    const char *rest = number + 1;
+    if (writer->added == 0 || !take(&number, end, "#")) {
         return false;
     }
-    const unsigned number = (unsigned)strtoul(frame.number, NULL, 10);
-    if (number == 0) {
-        *stack = (struct frames_stack){0};
+    while (rest < end && isdigit((unsigned char)*rest)) {
+        rest++;
     }
-    const size_t count = look_up(frames, &frame, &found);
-    if (count == 0) {
+    if (rest == number || rest - number > 9) {
         return false;
     }
-    if (!stack->is_in_stack) {
-        begin_stack(frames, stack, found);
-    }
+    const unsigned grown = (unsigned)strtoul(number, NULL, 10) + writer->added;
+    fprintf(out, "%.*s%u", (int)(number - line), line, grown);
+    fwrite(rest, 1, (size_t)(end - rest), out);
+    return true;
+}
+
+static void write_frames(struct frames *frames, struct frames_writer *writer,
+                         const struct frame *frame, const char *line,
+                         const struct symbols_frame *found, size_t count, FILE *out)
+{
+    const unsigned number = (unsigned)strtoul(frame->number, NULL, 10) + writer->added;
     for (size_t i = 0; i < count; i++) {
-        write_frame(&frame, line, number + stack->added + (unsigned)i, &found[i], out);
+        write_frame(frame, line, number + (unsigned)i, &found[i], out);
         if (frames->stacks != NULL) {
-            collect_frame(frames, &frame, &found[i]);
+            collect_frame(frames, frame, &found[i]);
         }
         if (i + 1 < count) {
             fputc('\n', out);
         }
     }
-    stack->added += (unsigned)count - 1;
+    writer->added += (unsigned)count - 1;
+}
+
+static bool write_as_frame(struct frames *frames, struct frames_writer *writer, const char *line,
+                           const char *end, FILE *out)
+{
+    struct frame frame = {0};
+    const struct symbols_frame *found = NULL;
+    if (!read_frame(line, end, &frame)) {
+        return write_renumbered(writer, line, end, out);
+    }
+    if (strtoul(frame.number, NULL, 10) == 0) {
+        writer->is_in_stack = false;
+        writer->added = 0;
+    }
+    const size_t count = look_up(frames, &frame, &found);
+    if (count == 0) {
+        return write_renumbered(writer, line, end, out);
+    }
+    if (!writer->is_in_stack) {
+        begin_stack(frames, writer, found);
+    }
+    write_frames(frames, writer, &frame, line, found, count, out);
     return true;
 }
 
-/* "SUMMARY: … NAME+0x12 (PATH+0xOFFSET)": "… FILE:LINE in FUNCTION". */
 static bool write_as_summary(struct frames *frames, const char *line, const char *end, FILE *out)
 {
     struct frame frame = {0};
     const struct symbols_frame *found = NULL;
     const char *at = line;
-    if (!take(&at, end, "SUMMARY:") || !read_place(at, end, &frame) ||
-        look_up(frames, &frame, &found) == 0 || found->line == 0) {
+    if (!take(&at, end, "SUMMARY:")) {
         return false;
     }
-    const char *name = frame.name + frame.name_len;
-    while (name > frame.name && name[-1] != ' ') {
-        name--;
+    const char *name = memmem(at, (size_t)(end - at), ") in ", 5);
+    if (name == NULL || !read_place(at, name + 1, &frame) || look_up(frames, &frame, &found) == 0 ||
+        found->line == 0) {
+        return false;
     }
-    fprintf(out, "%.*s%s:%u in %s", (int)(name - line), line, found->file, found->line,
-            found->function);
+    fprintf(out, "%.*s %s:%u in %s", (int)(frame.name + frame.name_len - line), line, found->file,
+            found->line, found->function);
     return true;
 }
 
-void frames_write_line(struct frames *frames, struct frames_stack *stack, const char *line,
+static void write_line(struct frames *frames, struct frames_writer *writer, const char *line,
                        size_t len, FILE *out)
 {
     const char *end = line + len;
     const bool has_newline = len > 0 && end[-1] == '\n';
     end -= has_newline;
-    if (!write_as_frame(frames, stack, line, end, out)) {
-        *stack = (struct frames_stack){0};
+    if (!write_as_frame(frames, writer, line, end, out)) {
+        writer->is_in_stack = false;
+        writer->added = 0;
         if (frames->stacks != NULL && end > line) {
             collect_title(frames, line, end);
         }
@@ -418,6 +517,113 @@ void frames_write_line(struct frames *frames, struct frames_stack *stack, const 
     }
     if (has_newline) {
         fputc('\n', out);
+    }
+}
+
+/* ---- Lines of a writer ---- */
+
+static size_t line_length(const char *line, const char *end)
+{
+    const char *newline = memchr(line, '\n', (size_t)(end - line));
+    return (size_t)((newline != NULL ? newline + 1 : end) - line);
+}
+
+static void note_builds(struct frames *frames, const char *text, const char *end)
+{
+    forget_builds(frames);
+    for (const char *line = text; line < end;) {
+        const size_t len = line_length(line, end);
+        note_build(frames, line, line + len - (line[len - 1] == '\n'));
+        line += len;
+    }
+}
+
+/* Writes the first `len` bytes of what was kept back: whole lines, unless it is all. */
+static void write_kept(struct frames *frames, struct frames_writer *writer, size_t len, FILE *out)
+{
+    const char *end = writer->text + len;
+    if (len == 0) {
+        return;
+    }
+    note_builds(frames, writer->text, end);
+    for (const char *line = writer->text; line < end;) {
+        const size_t line_len = line_length(line, end);
+        write_line(frames, writer, line, line_len, out);
+        line += line_len;
+    }
+    memmove(writer->text, end, writer->len - len);
+    writer->len -= len;
+    writer->line -= writer->line < len ? writer->line : len;
+}
+
+void frames_flush(struct frames *frames, struct frames_writer *writer, FILE *out)
+{
+    write_kept(frames, writer, writer->len, out);
+    writer->is_in_report = false;
+    writer->is_in_stack = false;
+    writer->added = 0;
+}
+
+void frames_forget(struct frames_writer *writer)
+{
+    free(writer->text);
+    *writer = (struct frames_writer){0};
+}
+
+/* The last line is whole. */
+static void end_line(struct frames *frames, struct frames_writer *writer, FILE *out)
+{
+    const char *line = writer->text + writer->line;
+    const char *end = writer->text + writer->len;
+    const bool begins = take(&line, end, "freehold: ERROR:");
+    const bool ends = take(&line, end, "SUMMARY:");
+    if (begins) {
+        write_kept(frames, writer, writer->line, out);
+        writer->is_in_report = true;
+    }
+    writer->line = writer->len;
+    if (ends || !writer->is_in_report) {
+        write_kept(frames, writer, writer->len, out);
+        writer->is_in_report = false;
+    }
+}
+
+/* Room for so much more; false without memory. */
+static bool make_room(struct frames_writer *writer, size_t len)
+{
+    enum { FIRST_ROOM = 4096 };
+    size_t room = writer->room != 0 ? writer->room : FIRST_ROOM;
+    while (room - writer->len < len) {
+        room *= 2;
+    }
+    char *text = room != writer->room ? realloc(writer->text, room) : writer->text;
+    if (text == NULL) {
+        return false;
+    }
+    writer->text = text;
+    writer->room = room;
+    return true;
+}
+
+void frames_take(struct frames *frames, struct frames_writer *writer, const char *text, size_t len,
+                 FILE *out)
+{
+    const char *end = text + len;
+    while (text < end) {
+        const size_t part = line_length(text, end);
+        if (writer->len >= LONGEST_REPORT || !make_room(writer, part)) {
+            frames_flush(frames, writer, out);
+        }
+        if (!make_room(writer, part)) {
+            fwrite(text, 1, part, out);
+            return;
+        }
+        memcpy(writer->text + writer->len, text, part);
+        writer->len += part;
+        text += part;
+        if (text[-1] == '\n') {
+            end_line(frames, writer, out);
+        }
     }
 }
 

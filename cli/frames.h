@@ -17,19 +17,29 @@
 struct json_object;
 struct frames;
 
-/* Where the lines of one writer are: zero at first. */
-struct frames_stack {
-    unsigned added; /* inlined frames so far, by which the numbers of those further out grow */
+/* What one process, or one file, says. Zero at first. */
+struct frames_writer {
+    char *text; /* what is kept back: a line that is not whole, or a report */
+    size_t len, room;
+    size_t line; /* where the last line in it begins */
+    bool is_in_report;
+    /* Where its lines are. */
     bool is_in_stack;
+    unsigned added; /* inlined frames so far, by which the numbers of those further out grow */
 };
 
 /* NULL without memory. */
 struct frames *frames_open(void);
 void frames_close(struct frames *frames);
 
-/* Writes the line (its newline, if it has one, included). */
-void frames_write_line(struct frames *frames, struct frames_stack *stack, const char *line,
-                       size_t len, FILE *out);
+/* Takes what the writer says and writes the lines that are whole. The lines of a report are kept until it is, since its
+ * end says which build each of its modules is. */
+void frames_take(struct frames *frames, struct frames_writer *writer, const char *text, size_t len,
+                 FILE *out);
+/* Writes what was kept back. */
+void frames_flush(struct frames *frames, struct frames_writer *writer, FILE *out);
+/* Frees the writer's memory: nothing is kept back any more. */
+void frames_forget(struct frames_writer *writer);
 
 /* From now on each stack that is written is added to the array, too: its "title" (the line before it) and its "frames". */
 void frames_collect(struct frames *frames, struct json_object *stacks);

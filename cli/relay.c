@@ -1,7 +1,7 @@
 /*
  * The reader's end of base/relay.h.
  *
- * A thread of its own reads the ring, puts lines together again for each process, looks their addresses up (frames.c)
+ * A thread of its own reads the ring, lets frames.c put each process's lines together and look their addresses up,
  * and writes them: every signal is blocked in it, and the main thread stands by the program meanwhile (supervise.c). It is the
  * owner of the ring's robust futex: when the command is killed, the kernel marks the ring, and the program's
  * messages go where they would have gone without us.
@@ -10,8 +10,8 @@
  * reading, a length is cut, the tail is our own copy. A slot that was claimed and does not become ready is its writer's death,
  * or a debugger; it is given up after STUCK_NS.
  *
- * Lines of processes that report at the same time mix as they do on a terminal, but each line is whole, and each
- * process's frames are numbered for themselves.
+ * Messages of processes that speak at the same time mix as they do on a terminal, line by line; reports do not mix
+ * (frames.c).
  */
 #include "relay.h"
 
@@ -38,20 +38,18 @@
 
 #define STUCK_NS 200000000 /* a message is copied in less than a microsecond */
 #define NAP_NS   1000000
+#define KEEP_S   1 /* a report takes milliseconds, on a slow machine some more */
 
 enum {
-    LOWEST_FD = 10,      /* standard input, output and error may be closed, and stay so */
-    MOST_WRITERS = 64,   /* processes with half a line each */
-    LONGEST_LINE = 8192, /* what goes on longer is written in parts */
+    LOWEST_FD = 10,    /* standard input, output and error may be closed, and stay so */
+    MOST_WRITERS = 64, /* processes with half a report each */
 };
 
 /* A process that has sent something. */
 struct writer {
     pid_t pid;
     uint64_t used; /* when: the oldest gives way */
-    struct frames_stack stack;
-    size_t len; /* of a line that is not whole yet */
-    char line[LONGEST_LINE];
+    struct frames_writer lines;
 };
 
 struct relay_reader {
@@ -62,7 +60,7 @@ struct relay_reader {
     _Atomic bool is_ending;
     uint64_t tail;
     bool is_damaged;
-    struct frames *frames; /* opened at the first line; NULL: none, or no memory */
+    struct frames *frames; /* NULL: there was no memory */
     const char *log_file;
     pid_t log_pid; /* whose log is open, where each process has one */
     int log_fd;
@@ -112,34 +110,45 @@ static int log_of(struct relay_reader *reader, pid_t pid)
     return reader->log_fd >= 0 ? reader->log_fd : STDERR_FILENO;
 }
 
-static void write_line(struct relay_reader *reader, struct writer *writer)
+/* Writes what frames.c makes of the text, or (text NULL) what it has kept back. */
+static void show(struct relay_reader *reader, struct writer *writer, const char *text, size_t len)
 {
-    char *text = NULL;
-    size_t len = 0;
-    const int fd = log_of(reader, writer->pid);
-    if (reader->frames == NULL) {
-        reader->frames = frames_open();
-    }
-    FILE *out = reader->frames != NULL ? open_memstream(&text, &len) : NULL;
+    char *shown = NULL;
+    size_t shown_len = 0;
+    FILE *out = reader->frames != NULL ? open_memstream(&shown, &shown_len) : NULL;
     if (out == NULL) {
-        write_all(fd, writer->line, writer->len);
-    } else {
-        frames_write_line(reader->frames, &writer->stack, writer->line, writer->len, out);
-        if (fclose(out) == 0) {
-            write_all(fd, text, len);
-        }
-        free(text);
+        write_all(log_of(reader, writer->pid), text, len);
+        return;
     }
-    writer->len = 0;
+    if (text != NULL) {
+        frames_take(reader->frames, &writer->lines, text, len, out);
+    } else {
+        frames_flush(reader->frames, &writer->lines, out);
+    }
+    if (fclose(out) == 0 && shown_len > 0) {
+        write_all(log_of(reader, writer->pid), shown, shown_len);
+    }
+    free(shown);
 }
 
-/* Writes what there is of a line, and lets its stack end. */
-static void flush_writer(struct relay_reader *reader, struct writer *writer)
+static bool has_kept(const struct relay_reader *reader)
 {
-    if (writer->len > 0) {
-        write_line(reader, writer);
+    for (size_t i = 0; i < reader->writer_count; i++) {
+        if (reader->writers[i].lines.len > 0) {
+            return true;
+        }
     }
-    writer->stack = (struct frames_stack){0};
+    return false;
+}
+
+/* Whatever is missing there does not come any more. */
+static void show_kept(struct relay_reader *reader)
+{
+    for (size_t i = 0; i < reader->writer_count; i++) {
+        if (reader->writers[i].lines.len > 0) {
+            show(reader, &reader->writers[i], NULL, 0);
+        }
+    }
 }
 
 static struct writer *writer_of(struct relay_reader *reader, pid_t pid)
@@ -155,7 +164,7 @@ static struct writer *writer_of(struct relay_reader *reader, pid_t pid)
     if (reader->writer_count < MOST_WRITERS) {
         oldest = &reader->writers[reader->writer_count++];
     } else {
-        flush_writer(reader, oldest);
+        show(reader, oldest, NULL, 0);
     }
     oldest->pid = pid;
     return oldest;
@@ -165,19 +174,7 @@ static void take_text(struct relay_reader *reader, pid_t pid, const char *text, 
 {
     struct writer *writer = writer_of(reader, pid);
     writer->used = ++reader->time;
-    while (len > 0) {
-        const char *newline = memchr(text, '\n', len);
-        const size_t room = LONGEST_LINE - writer->len;
-        size_t part = newline != NULL ? (size_t)(newline - text) + 1 : len;
-        part = part < room ? part : room;
-        memcpy(writer->line + writer->len, text, part);
-        writer->len += part;
-        text += part;
-        len -= part;
-        if (writer->line[writer->len - 1] == '\n' || writer->len == LONGEST_LINE) {
-            write_line(reader, writer);
-        }
-    }
+    show(reader, writer, text, len);
 }
 
 /* ---- Reading ---- */
@@ -262,14 +259,21 @@ static void drain(struct relay_reader *reader)
     }
 }
 
+/* What the killed have left half is shown when nothing has come for KEEP_S. */
 static void sleep_until_woken(struct relay_reader *reader)
 {
+    static const struct timespec keep = {.tv_sec = KEEP_S};
     _Atomic uint32_t *is_asleep = &reader->memory->is_asleep;
+    const bool is_waiting = has_kept(reader);
     /* seq_cst, with a writer's exchange: it sees the 1 after its slot is ready, or we see its slot. */
     atomic_store_explicit(is_asleep, 1, memory_order_seq_cst);
     if (!has_claimed_slots(reader) &&
         !atomic_load_explicit(&reader->is_ending, memory_order_seq_cst)) {
-        syscall(SYS_futex, is_asleep, FUTEX_WAIT, 1, NULL, NULL, 0);
+        const long result =
+            syscall(SYS_futex, is_asleep, FUTEX_WAIT, 1, is_waiting ? &keep : NULL, NULL, 0);
+        if (result != 0 && errno == ETIMEDOUT) {
+            show_kept(reader);
+        }
     }
     atomic_store_explicit(is_asleep, 0, memory_order_relaxed);
 }
@@ -340,6 +344,9 @@ static void drop(struct relay_reader *reader)
     if (reader->log_fd >= 0) {
         close(reader->log_fd);
     }
+    for (size_t i = 0; i < reader->writer_count; i++) {
+        frames_forget(&reader->writers[i].lines);
+    }
     frames_close(reader->frames);
     free(reader);
 }
@@ -369,6 +376,7 @@ struct relay_reader *relay_start(const char *log_file, int *error)
     reader->fd = -1;
     reader->log_fd = -1;
     reader->log_file = log_file;
+    reader->frames = frames_open();
     *error = open_memory(reader);
     if (*error == 0) {
         *error = start_thread(reader);
@@ -394,9 +402,7 @@ void relay_finish(struct relay_reader *reader)
     atomic_store_explicit(&reader->memory->is_asleep, 0, memory_order_seq_cst);
     syscall(SYS_futex, &reader->memory->is_asleep, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
     pthread_join(reader->thread, NULL);
-    for (size_t i = 0; i < reader->writer_count; i++) {
-        flush_writer(reader, &reader->writers[i]);
-    }
+    show_kept(reader);
     const char *hint = reader->frames != NULL ? frames_hint(reader->frames) : NULL;
     if (hint != NULL) {
         cli_complain("%s", hint);

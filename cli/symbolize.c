@@ -86,39 +86,45 @@ static struct json_object *parse(const char *line, size_t len)
     return object;
 }
 
-/* True when the line was an object; then it is in `errors`, which may be NULL. */
-static bool write_as_json(struct frames *frames, const char *line, size_t len,
-                          struct json_object *errors, FILE *out)
+static void write_as_json(struct frames *frames, struct json_object *object, const char *line,
+                          size_t len, FILE *out)
 {
-    struct json_object *object = parse(line, len);
-    if (object == NULL) {
-        return false;
-    }
     const int flags = JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE;
     if (frames_add_to_json(frames, object)) {
         fprintf(out, "%s\n", json_object_to_json_string_ext(object, flags));
     } else {
         fwrite(line, 1, len, out);
     }
+}
+
+/* In the array, when it is wanted. */
+static void keep(struct json_object *errors, struct json_object *object)
+{
     if (errors != NULL) {
         json_object_array_add(errors, object);
     } else {
         json_object_put(object);
     }
-    return true;
 }
 
 static bool copy(struct frames *frames, FILE *in, struct json_object *errors, FILE *out)
 {
-    struct frames_stack stack = {0};
+    struct frames_writer writer = {0};
     char *line = NULL;
     size_t size = 0;
     ssize_t len;
     while ((len = getline(&line, &size, in)) > 0) {
-        if (!write_as_json(frames, line, (size_t)len, errors, out)) {
-            frames_write_line(frames, &stack, line, (size_t)len, out);
+        struct json_object *object = parse(line, (size_t)len);
+        if (object != NULL) {
+            frames_flush(frames, &writer, out);
+            write_as_json(frames, object, line, (size_t)len, out);
+            keep(errors, object);
+        } else {
+            frames_take(frames, &writer, line, (size_t)len, out);
         }
     }
+    frames_flush(frames, &writer, out);
+    frames_forget(&writer);
     free(line);
     return ferror(in) == 0;
 }

@@ -149,4 +149,22 @@ holds "and gives the line" grep -q "reporter.c:$(line_of innermost)" out
 printf '    #0 ?? (%s%s) (BuildId: %s)\n' "$reporter" "$place" "${build_id//[0-9]/a}" >with-id
 passes "another one is not" "$freehold" symbolize with-id
 holds "and gives none" bash -c '! grep -q reporter.c: out'
+
+# A report whose end says which build its modules are.
+report_of() { # report_of PATH BUILD_ID
+    printf 'freehold: ERROR: double-free on address 0x1\n    #0 0x1 in ?? (%s%s)\n    #1 0x2 in ??\n' "$1" "$place"
+    printf 'module %s build-id %s\nSUMMARY: freehold: double-free (%s%s) in ??\n' "$1" "$2" "$1" "$place"
+}
+cp "$reporter" "$work/other one"
+report_of "$work/other one" "$build_id" >named
+passes "a report that names its builds is read" "$freehold" symbolize named
+holds "and has lines" grep -qE "^    #2 0x1 in commit .*reporter.c:$(line_of commit)\$" out
+holds "frames that are not known are counted on" grep -qx '    #3 0x2 in ??' out
+holds "so has its summary" grep -qE "^SUMMARY: freehold: double-free /.*reporter.c:$(line_of innermost) in innermost\$" out
+report_of "$work/other one" "${build_id//[0-9]/a}" >named
+passes "a report of another build is read" "$freehold" symbolize named
+holds "and stays as it is" bash -c 'diff named <(grep -v ^freehold:.*replaced out)'
+{ report_of "$work/other one" "${build_id//[0-9]/a}" && report_of "$work/other one" "$build_id"; } >named
+passes "two reports, one of each" "$freehold" symbolize named
+holds "do not touch each other" test "$(grep -c "reporter.c:$(line_of innermost)" out)" = 2
 finish
