@@ -204,17 +204,19 @@ static void advance(struct relay_reader *reader)
 static bool take_slot(struct relay_reader *reader)
 {
     struct relay_slot *slot = &reader->memory->slots[reader->tail % RELAY_SLOTS];
-    uint32_t state = relay_open_state(reader->tail) + 1;
-    if (atomic_load_explicit(&slot->state, memory_order_acquire) != state) {
+    const uint32_t open = relay_open_state(reader->tail);
+    uint32_t state = atomic_load_explicit(&slot->state, memory_order_acquire);
+    if (state == open) {
         return false;
     }
     char text[RELAY_TEXT];
     const size_t len = slot->length < sizeof(text) ? slot->length : sizeof(text);
     const pid_t pid = slot->pid;
     memcpy(text, slot->text, len);
-    /* Its writer may take it back when it sees us go. */
-    const bool is_ours = atomic_compare_exchange_strong_explicit(
-        &slot->state, &state, state + 1, memory_order_seq_cst, memory_order_relaxed);
+    /* Its writer may have taken it back when it saw us go, or do so now. */
+    const bool is_ours = state == open + 1 && atomic_compare_exchange_strong_explicit(
+                                                  &slot->state, &state, open + 2,
+                                                  memory_order_seq_cst, memory_order_relaxed);
     advance(reader);
     if (is_ours) {
         take_text(reader, pid, text, len);
