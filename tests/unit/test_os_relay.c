@@ -184,6 +184,37 @@ static void test_each_message_is_read_or_known_not_to_be(void **state)
     assert_int_equal(count.read + count.refused, WRITERS * MESSAGES);
 }
 
+static void *come_and_go(void *argument)
+{
+    struct count *count = argument;
+    while (count->writers > 0)
+        memory->reader ^= 1;
+    return NULL;
+}
+
+/* A reader that comes and goes all the time is often there before a message and gone after it. */
+static void test_a_message_is_taken_back_when_its_reader_has_gone(void **state)
+{
+    (void)state;
+    struct count count = {.writers = 1};
+    pthread_t reader;
+    unsigned taken_back = 0;
+    assert_int_equal(pthread_create(&reader, NULL, come_and_go, &count), 0);
+    for (unsigned i = 0; i < 100 * MESSAGES && taken_back == 0; i++) {
+        const bool is_read = fh_os_relay_write("message\n", 8) != 0;
+        for (; memory->tail != memory->head; memory->tail++) {
+            const uint32_t open = relay_open_state(memory->tail);
+            struct relay_slot *slot = &memory->slots[memory->tail % RELAY_SLOTS];
+            assert_int_equal(slot->state, is_read ? open + 1 : open + 2);
+            slot->state = open + 2;
+            taken_back += !is_read;
+        }
+    }
+    count.writers = 0;
+    pthread_join(reader, NULL);
+    assert_true(taken_back > 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -195,6 +226,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_slot_that_was_given_up_is_known_not_to_be_read,
                                         start, stop),
         cmocka_unit_test_setup_teardown(test_what_is_no_relay_is_refused, start, stop),
+        cmocka_unit_test_setup_teardown(test_a_message_is_taken_back_when_its_reader_has_gone,
+                                        start, stop),
         cmocka_unit_test_setup_teardown(test_each_message_is_read_or_known_not_to_be, start, stop),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
