@@ -48,6 +48,7 @@ static void resolve(void)
         return;
     for (size_t i = 0; i < FH_ARRAY_LEN(functions); i++)
         *(void **)((char *)&fh_real + functions[i].offset) = dlsym(RTLD_NEXT, functions[i].name);
+    dlerror(); /* the program shall not find what was not found here */
     atomic_store_explicit(&is_resolved, true, memory_order_release);
 }
 

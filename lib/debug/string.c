@@ -165,14 +165,13 @@ FH_WRAP(char *, __strndup, (const char *s, size_t max))
 
 FH_WRAP(size_t, strxfrm, (char *to, const char *from, size_t size))
 {
-    size_t len = 0;
     if (!FH_IS_ON())
         return fh_real.strxfrm(to, from, size);
     FH_HERE(strxfrm);
     fh_check_string(here, from);
     /* It writes only as much as it has, so its size may be a guess. */
     size_t room = size == 0 ? 0 : fh_room(here, to);
-    len = fh_real.strxfrm(to, from, fh_min(size, room));
+    size_t len = fh_real.strxfrm(to, from, fh_min(size, room));
     if (room >= size || len < room)
         return len;
     fh_check_failed(here, to, fh_min(size, len + 1), FH_ACCESS_WRITE);
