@@ -20,6 +20,7 @@
 #include "freehold/movable.h"
 #include "freehold/place.h"
 #include "freehold/pool.h"
+#include "freehold/protect.h"
 #include "freehold/scratch.h"
 #include "freehold/slab.h"
 #include "freehold/small.h"

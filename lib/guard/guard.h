@@ -96,6 +96,12 @@ bool fh_fence_find(const void *address, struct fh_guard_block *out); /* lock-fre
 /* Whether the budget of the site allows one now. */
 bool fh_fence_wanted(struct fh_site *site);
 
+/* ---- protected memory (protect.c, code.c) ------------------------------------------------------- */
+
+/* What is wrong with an access to an address in memory of freehold/protect.h or code.h, as a sentence
+ * for a report's `detail`; NULL: it lies in none. Lock-free. */
+const char *fh_region_explain(const void *address);
+
 /* ---- errors (report.c) --------------------------------------------------------------------------- */
 
 enum fh_access { FH_ACCESS_NONE, FH_ACCESS_READ, FH_ACCESS_WRITE, FH_ACCESS_UNKNOWN };
