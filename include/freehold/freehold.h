@@ -8,6 +8,7 @@
 #include "freehold/allocator.h"
 #include "freehold/arena.h"
 #include "freehold/buddy.h"
+#include "freehold/code.h"
 #include "freehold/context.h"
 #include "freehold/event.h"
 #include "freehold/fit.h"
