@@ -20,6 +20,7 @@
 #include "freehold/mesh.h"
 #include "freehold/movable.h"
 #include "freehold/place.h"
+#include "freehold/pointer_tag.h"
 #include "freehold/pool.h"
 #include "freehold/protect.h"
 #include "freehold/scratch.h"

@@ -89,6 +89,17 @@ bool fh_os_next_data(int fd, size_t *offset, size_t *size);
 /* A forked child won't have the range (MADV_DONTFORK). */
 int fh_os_dont_fork(void *addr, size_t size);
 
+/* The upper bits of pointers (tags.c). Loads and stores ignore them from now on (x86-64: Linear Address
+ * Masking, for the process; aarch64: always so): 0, or -ENOTSUP. */
+int fh_os_ignore_tags(void);
+/* Memory tags (Arm MTE) are compared in this thread and those that it makes, at each access; `colours`
+ * has a bit for each that irg may draw. 0 or -ENOTSUP. */
+int fh_os_start_memory_tags(unsigned colours);
+/* Whether that is so in this thread. */
+bool fh_os_has_memory_tags(void);
+/* Readable and writable pages that have memory tags. */
+int fh_os_tag_memory(void *addr, size_t size);
+
 /* What this kernel has; bits are probed at the first question, by system calls that a sandbox may
  * not know: for doctor and tests, not for allocation paths, whose calls step down by themselves.
  * FREEHOLD_FEATURES (tests only, read by fh_os_init) forces the mask down: "6.1" or "container" or
