@@ -62,7 +62,8 @@ struct fh_scan {
     struct fh_scan_ranges roots, excluded, holes;
     struct fh_scan_mapping *mappings; /* that can be read and written, lowest first */
     unsigned mappings_count, mappings_capacity;
-    int process, own_tid; /* of the program, also in a copy of it */
+    int process, own_tid;      /* of the program, also in a copy of it */
+    struct fh_scan_work *work; /* of a trace: mark.c */
     struct fh_stop_threads stopped;
     uintptr_t own_sp; /* of the scanning thread: the registers of its callers lie above */
     struct fh_scan_counts counts;

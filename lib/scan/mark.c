@@ -11,12 +11,14 @@
  * collection", ASPLOS 2004). Long stretches are read piece by piece, the rest goes back on the stack:
  * what one piece finds is read before the next, and the stack stays short.
  *
+ * All of that lies in the scan's own memory: a variable of ours that held an address of a block from an
+ * earlier scan would be a root in a program that we are linked into.
+ *
  * The stack is address space for as many stretches as there are live blocks, plus roots: each block is found
  * once. It is touched only as deep as it gets.
  */
 #include "base/core/macros.h"
 #include "os/mem.h"
-#include "pages/pages.h"
 #include "scan/internal.h"
 
 enum {
@@ -30,15 +32,12 @@ struct stretch {
     uintptr_t low, high;
 };
 
-struct work {
+struct fh_scan_work {
     struct stretch *stack;
     size_t depth, capacity;
     struct stretch ring[AHEAD];
     unsigned first, count;
 };
-
-/* The one trace that is under way: what fh_scan_read functions push to. */
-static struct work work;
 
 /* ---- one word ------------------------------------------------------------------------------------ */
 
@@ -127,11 +126,12 @@ void fh_scan_sweep(struct fh_scan *scan)
 
 static void push(struct fh_scan *scan, uintptr_t low, uintptr_t high)
 {
-    if (FH_UNLIKELY(work.depth == work.capacity)) {
+    struct fh_scan_work *work = scan->work;
+    if (FH_UNLIKELY(work->depth == work->capacity)) {
         scan->gaps |= FH_SCAN_GAP_SPACE;
         return;
     }
-    work.stack[work.depth++] = (struct stretch){low, high};
+    work->stack[work->depth++] = (struct stretch){low, high};
 }
 
 __attribute__((no_sanitize("address", "thread"))) static void
@@ -148,25 +148,25 @@ trace_words(struct fh_scan *scan, const uintptr_t *low, const uintptr_t *high)
 }
 
 /* The oldest stretch of the ring, which is kept full from the stack; false when both are empty. */
-static bool next_stretch(struct stretch *out)
+static bool next_stretch(struct fh_scan_work *work, struct stretch *out)
 {
-    while (work.count < AHEAD && work.depth > 0) {
-        struct stretch newest = work.stack[--work.depth];
+    while (work->count < AHEAD && work->depth > 0) {
+        struct stretch newest = work->stack[--work->depth];
         __builtin_prefetch((const void *)newest.low);
-        work.ring[(work.first + work.count++) % AHEAD] = newest;
+        work->ring[(work->first + work->count++) % AHEAD] = newest;
     }
-    if (work.count == 0)
+    if (work->count == 0)
         return false;
-    *out = work.ring[work.first];
-    work.first = (work.first + 1) % AHEAD;
-    work.count--;
+    *out = work->ring[work->first];
+    work->first = (work->first + 1) % AHEAD;
+    work->count--;
     return true;
 }
 
 static void drain(struct fh_scan *scan)
 {
     struct stretch next;
-    while (next_stretch(&next)) {
+    while (next_stretch(scan->work, &next)) {
         scan->counts.live_bytes += next.high - next.low;
         if (next.high - next.low > DIRECT_BYTES) {
             fh_scan_read_paged(scan, next.low, next.high, trace_words);
@@ -198,13 +198,16 @@ static size_t want_all_live(struct fh_scan *scan)
 void fh_scan_trace(struct fh_scan *scan)
 {
     size_t capacity = want_all_live(scan) + SPARE_STRETCHES;
-    size_t bytes = fh_align_up(capacity * sizeof work.stack[0], fh_os_page_size);
-    work = (struct work){.stack = fh_meta_map(bytes), .capacity = capacity};
-    if (work.stack == NULL) {
+    size_t bytes = fh_align_up(capacity * sizeof(struct stretch), fh_os_page_size);
+    struct fh_scan_work *work = fh_scan_note(scan, sizeof *work);
+    struct stretch *stack = fh_os_map(bytes);
+    if (work == NULL || stack == NULL) {
         scan->gaps |= FH_SCAN_GAP_SPACE;
         return;
     }
+    *work = (struct fh_scan_work){.stack = stack, .capacity = capacity};
+    scan->work = work;
     read_roots(scan, trace_words);
     drain(scan);
-    fh_meta_unmap(work.stack, bytes);
+    fh_os_release(stack, bytes);
 }

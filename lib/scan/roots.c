@@ -280,8 +280,9 @@ void fh_scan_find_roots(struct fh_scan *scan)
     for (unsigned i = 0; i < scan->stopped.count; i++)
         add_thread(scan, &scan->stopped.threads[i], pid);
     uintptr_t own = fh_stop_thread_pointer();
+    /* What is below our own stack pointer are the scan's frames. */
     if ((scan->options.roots & FH_SCAN_STACKS) != 0)
-        add_stacks(scan, scan->own_tid == pid, scan->own_sp, own);
+        add_stacks(scan, scan->own_tid == pid, scan->own_sp + RED_ZONE, own);
     if ((scan->options.roots & FH_SCAN_TLS) != 0) {
         add_thread_local(scan, own);
         if (main_thread_pointer != 0)
