@@ -111,8 +111,10 @@ enum { MADE_BY_MALLOC, MADE_BY_CALLOC, MADE_BY_REALLOC, MADE_BY_NEW, MADE_BY_ARR
 
 FRAME static void *make_block(size_t size, size_t align, unsigned maker)
 {
+    void *aligned = NULL;
+
     if (align != 0)
-        return aligned_alloc(align, size);
+        return posix_memalign(&aligned, align, size) == 0 ? aligned : NULL;
     switch (maker) {
     case MADE_BY_CALLOC:
         return calloc(1, size);

@@ -23,7 +23,7 @@
  * --jobs at a time; a program that takes longer than --limit seconds is killed and counts as
  * missed.
  *
- * --floor FILE compares with what is expected, lines of `COLUMN KIND message% right% safe%`, and
+ * --floor FILE compares with what is expected, lines of `COLUMN KIND message% right% safe% lines%`, and
  * fails when one falls below; --write-floor FILE writes it. Status: 0; 1 a false alarm, or below
  * the floor; 2 usage.
  */
@@ -77,7 +77,7 @@ struct class
 {
     char prefix[128], kind[64], reports[256];
     unsigned stacks;
-    bool is_read;
+    bool is_untold;
 };
 
 struct job {
@@ -93,7 +93,7 @@ static size_t column_count;
 static struct item *items;
 static size_t item_count;
 static char kinds[KINDS][64];
-static bool kind_is_read[KINDS];
+static bool kind_is_untold[KINDS];
 static size_t kind_count;
 static struct class classes[CLASSES];
 static size_t class_count;
@@ -137,7 +137,7 @@ static char *copy_of(const char *text)
 
 /* ---- what there is to run ------------------------------------------------------------- */
 
-static unsigned kind_of(const char *name, bool is_read)
+static unsigned kind_of(const char *name, bool is_untold)
 {
     for (size_t i = 0; i < kind_count; i++) {
         if (strcmp(kinds[i], name) == 0)
@@ -146,7 +146,7 @@ static unsigned kind_of(const char *name, bool is_read)
     if (kind_count == KINDS)
         die("more than %d kinds", KINDS);
     snprintf(kinds[kind_count], sizeof kinds[0], "%s", name);
-    kind_is_read[kind_count] = is_read;
+    kind_is_untold[kind_count] = is_untold;
     return (unsigned)kind_count++;
 }
 
@@ -165,7 +165,7 @@ static bool is_wanted(const char *name)
     return false;
 }
 
-static void add_item(const char *number, const char *name, const char *kind, bool is_read,
+static void add_item(const char *number, const char *name, const char *kind, bool is_untold,
                      unsigned stacks, const char *reports)
 {
     items = reallocarray(items, item_count + 1, sizeof *items);
@@ -175,7 +175,7 @@ static void add_item(const char *number, const char *name, const char *kind, boo
         .name = copy_of(name),
         .reports = copy_of(reports),
         .number = number == NULL ? NULL : copy_of(number),
-        .kind = kind_of(kind, is_read),
+        .kind = kind_of(kind, is_untold),
         .stacks = stacks,
     };
 }
@@ -201,7 +201,7 @@ static void read_cases(void)
         die("%s --list told no case", cases_program);
 }
 
-/* Lines of: beginning of the names, kind, read or write, stacks, kinds of a right report. */
+/* Lines of: beginning of the names, kind, heap or none (whether an oracle of the heap tells harm), stacks, kinds of a right report. */
 static void read_classes(const char *path)
 {
     char line[512], how[16];
@@ -217,7 +217,7 @@ static void read_classes(const char *path)
             continue;
         snprintf(class->reports, sizeof class->reports, "%.*s", (int)strcspn(line + used, "\n"),
                  line + used);
-        class->is_read = strcmp(how, "read") == 0;
+        class->is_untold = strcmp(how, "heap") != 0;
         class_count++;
     }
     fclose(file);
@@ -258,11 +258,23 @@ static void read_folder(void)
         entries[i]->d_name[strlen(entries[i]->d_name) - 4] = '\0';
         const struct class *class = class_of(entries[i]->d_name);
         if (is_wanted(entries[i]->d_name) && seen++ % every == first)
-            add_item(NULL, entries[i]->d_name, class->kind, class->is_read, class->stacks,
+            add_item(NULL, entries[i]->d_name, class->kind, class->is_untold, class->stacks,
                      class->reports);
         free(entries[i]);
     }
     free(entries);
+}
+
+/* The dynamic linker only warns of a library that is not there, and every program would pass. */
+static void check_libraries(const struct column *column)
+{
+    char list[4096], *rest = list, *library;
+
+    snprintf(list, sizeof list, "%s", column->libraries);
+    while ((library = strsep(&rest, ":")) != NULL) {
+        if (*library != '\0' && access(library, R_OK) != 0)
+            die("column %s: %s: %s", column->name, library, strerror(errno));
+    }
 }
 
 /* NAME[=LIBS][;VAR=VALUE]…[;run=COMMAND][;programs=PATH] */
@@ -275,6 +287,7 @@ static void add_column(char *text)
 
     column->name = strsep(&name, "=");
     column->libraries = name == NULL ? "" : name;
+    check_libraries(column);
     while ((field = strsep(&text, ";")) != NULL) {
         if (strncmp(field, "run=", 4) == 0)
             column->run = field + 4;
@@ -302,6 +315,20 @@ static void preload(const struct column *column)
         setenv("LD_PRELOAD", list, 1);
 }
 
+static void program_of(const struct job *job, char *path, size_t size)
+{
+    const struct column *column = &columns[job->column];
+    const struct item *item = &items[job->item];
+    const char *place = item->number != NULL ? cases_program : programs_folder;
+
+    if (column->programs != NULL)
+        place = column->programs;
+    if (item->number != NULL)
+        snprintf(path, size, "%s", place);
+    else
+        snprintf(path, size, "%s/%s_%s", place, item->name, job->is_good ? "good" : "bad");
+}
+
 /* In the child. */
 _Noreturn static void execute(const struct job *job)
 {
@@ -312,13 +339,7 @@ _Noreturn static void execute(const struct job *job)
     char *rest = command, *word;
     struct rlimit none = {0, 0}, output = {64 << 20, 64 << 20};
 
-    if (item->number != NULL)
-        snprintf(path, sizeof path, "%s",
-                 column->programs != NULL ? column->programs : cases_program);
-    else
-        snprintf(path, sizeof path, "%s/%s_%s",
-                 column->programs != NULL ? column->programs : programs_folder, item->name,
-                 job->is_good ? "good" : "bad");
+    program_of(job, path, sizeof path);
     snprintf(input, sizeof input, "%s/%s.in", programs_folder != NULL ? programs_folder : "",
              item->name);
     int in = open(input, O_RDONLY);
@@ -349,8 +370,14 @@ _Noreturn static void execute(const struct job *job)
     _exit(126);
 }
 
-static void start(struct job *job)
+/* Whether there is such a program: some bad ones have no good twin. */
+static bool start(struct job *job)
 {
+    char path[4096];
+
+    program_of(job, path, sizeof path);
+    if (access(path, X_OK) != 0)
+        return false;
     job->out = memfd_create("out", MFD_CLOEXEC);
     job->err = memfd_create("err", MFD_CLOEXEC);
     if (job->out < 0 || job->err < 0)
@@ -361,6 +388,7 @@ static void start(struct job *job)
         die("fork: %s", strerror(errno));
     if (job->pid == 0)
         execute(job);
+    return true;
 }
 
 /* ---- what it said --------------------------------------------------------------------- */
@@ -385,7 +413,7 @@ static char *words_of(int file)
 static bool is_small_talk(const char *line)
 {
     static const char *const beginnings[] = {
-        "DUMA 2.",
+        "DUMA, built",
         "Copyright (C)",
         "terminate called",
         "  what():",
@@ -524,7 +552,7 @@ static void judge_bad(const struct job *job, struct tally *tally, int status, bo
         (WIFEXITED(status) && WEXITSTATUS(status) == STATUS_HARM) || strstr(out, "harm: ") != NULL;
     bool is_stopped = !is_end && !is_late;
     bool is_safe =
-        !is_harmed && !is_late && (is_stopped || is_message || !kind_is_read[item->kind]);
+        !is_harmed && !is_late && (is_stopped || is_message || !kind_is_untold[item->kind]);
 
     if (WIFEXITED(status) && WEXITSTATUS(status) == STATUS_NOT_HERE)
         return;
@@ -630,9 +658,10 @@ static void run_all(void)
             column_count; /* columns side by side: what else the machine does falls on all */
         job->item = done / twins / column_count;
         job->is_good = done % twins == 1;
-        start(job);
-        running++;
         done++;
+        if (!start(job))
+            continue;
+        running++;
         if (!is_quiet && isatty(2) && done % 64 == 0)
             fprintf(stderr, "\r%zu of %zu ", done, total);
     }
@@ -713,9 +742,9 @@ static void write_floor(void)
         for (size_t k = 0; k < kind_count; k++) {
             const struct tally *tally = &tallies[c][k];
             if (tally->total != 0)
-                fprintf(file, "%s %s %u %u %u\n", columns[c].name, kinds[k],
+                fprintf(file, "%s %s %u %u %u %u\n", columns[c].name, kinds[k],
                         percent(tally->message, tally->total), percent(tally->right, tally->total),
-                        percent(tally->safe, tally->total));
+                        percent(tally->safe, tally->total), percent(tally->lines, tally->total));
         }
     }
     fclose(file);
@@ -734,15 +763,15 @@ static bool is_below(const char *column, const char *kind, const char *what, uns
 static bool falls_below_floor(void)
 {
     char line[256], column[64], kind[64];
-    unsigned message, right, safe;
+    unsigned message, right, safe, lines;
     bool is_low = false;
     FILE *file = fopen(floor_path, "re");
 
     if (file == NULL)
         die("%s: %s", floor_path, strerror(errno));
     while (fgets(line, sizeof line, file) != NULL) {
-        if (line[0] == '#' ||
-            sscanf(line, "%63s %63s %u %u %u", column, kind, &message, &right, &safe) != 5)
+        if (line[0] == '#' || sscanf(line, "%63s %63s %u %u %u %u", column, kind, &message, &right,
+                                     &safe, &lines) != 6)
             continue;
         for (size_t c = 0; c < column_count; c++) {
             for (size_t k = 0; k < kind_count && strcmp(columns[c].name, column) == 0; k++) {
@@ -754,6 +783,8 @@ static bool falls_below_floor(void)
                                    tally->total, right);
                 is_low |=
                     is_below(column, kind, "stopped or harmless", tally->safe, tally->total, safe);
+                is_low |= is_below(column, kind, "reported with all stacks and lines", tally->lines,
+                                   tally->total, lines);
             }
         }
     }
