@@ -17,6 +17,7 @@
 #define FH_GUARD_GUARD_H
 
 #include "base/core/bits.h"
+#include "freehold/types.h"
 #include "heap/mode.h"
 
 #include <stdatomic.h>
@@ -36,7 +37,9 @@ struct fh_guard_settings {
     size_t limit;      /* bytes; 0: none (pressure.c) */
     bool is_failing;   /* pressure.c has failures to make */
 };
-extern struct fh_guard_settings fh_guard_settings;
+extern FH_API struct fh_guard_settings fh_guard_settings;
+/* Reads no more: what follows from the settings is set. */
+void fh_guard_settle(void);
 
 /* ---- blocks ------------------------------------------------------------------------------------ */
 
@@ -72,29 +75,51 @@ bool fh_guard_extent(const void *address, struct fh_extent *out);
 /* ---- call sites (sites.c) ---------------------------------------------------------------------- */
 
 /*
- * A site is a place in the program that allocates or frees, told by return address and stack pointer. Each has its
- * stack, captured once, and counts how often it was used, by which budgets decide. Numbers from 1; 0: not known.
+ * A site is a stack from which the program allocates or frees. It counts how often, by which budgets decide.
+ * Numbers from 1; 0: not known, or all FH_SITES_MOST are taken.
  */
+#define FH_SITE_BITS  20u
+#define FH_SITES_MOST (((uint32_t)1 << FH_SITE_BITS) - 1)
+
 struct fh_site {
-    _Atomic uint64_t key;   /* hash of pc and sp */
-    uint32_t stack;         /* fh_stack id */
-    _Atomic uint32_t count; /* allocations */
-    _Atomic uint32_t fenced;
+    uint32_t stack;          /* fh_stack id */
+    _Atomic uint32_t count;  /* allocations; approximate with threads */
+    _Atomic uint32_t fenced; /* of them, between page guards */
+    uint32_t spare;
 };
-uint32_t fh_site_of(const struct fh_call *call);
-struct fh_site *fh_site_at(uint32_t number); /* NULL for 0 */
-uint32_t fh_site_stack(uint32_t number);
+uint32_t fh_site_of_stack(uint32_t stack);
+struct fh_site *fh_site_at(uint32_t number); /* NULL for 0. Lock-free */
+uint32_t fh_site_stack(uint32_t number);     /* lock-free */
 
 /* ---- fenced blocks (fence.c) -------------------------------------------------------------------- */
 
-/* NULL: no budget, no slot, or too large. is_left: at the beginning of its page, so that what is below traps; else at its
- * end. Zero-filled. */
+/* NULL: no budget, no slot, or too large. align 0: what the size needs. is_left: at the beginning of its pages, so that what is
+ * below traps; else at their end. Zero-filled. */
 void *fh_fence_alloc(size_t size, size_t align, unsigned how, uint32_t stack, bool is_left);
-void fh_fence_free(void *block, uint32_t stack);
+/* An address that fh_fence_owns; reports what is wrong with it. The rest as in struct fh_mode; stack: of
+ * this call, kept with the block. */
+void fh_fence_free(void *block, size_t size, size_t align, unsigned how, uint32_t stack,
+                   const struct fh_call *call);
 bool fh_fence_owns(const void *address);                             /* lock-free */
 bool fh_fence_find(const void *address, struct fh_guard_block *out); /* lock-free */
-/* Whether the budget of the site allows one now. */
+bool fh_fence_extent(const void *address, struct fh_extent *out);    /* lock-free, some 5 ns */
+/* Whether the budget of the site allows one now; if so it is charged. NULL: a site that is not known. */
 bool fh_fence_wanted(struct fh_site *site);
+
+struct fh_fence_counts {
+    size_t live, freed, retired, never; /* slots: in use; waiting; given up; not used yet */
+    size_t live_pages;                  /* accessible ones */
+    size_t mappings;                    /* of the process, that slots cost; 0 with guard markers */
+    size_t chunks;
+};
+void fh_fence_counts(struct fh_fence_counts *counts);
+/* Number of broken invariants, each said. While no other thread is inside. */
+int fh_fence_check(void);
+
+/* ---- faults (fault.c) ----------------------------------------------------------------------------- */
+
+void fh_fault_start(void);  /* once */
+void fh_fault_thread(void); /* a thread's first call, inside fh_busy_begin */
 
 /* ---- errors (report.c) --------------------------------------------------------------------------- */
 
@@ -118,5 +143,11 @@ struct fh_error {
 
 /* Tells it and does what on_error says: returns only with continue, or when it is suppressed. */
 void fh_error(const struct fh_error *error);
+
+/* What a fault finds in a register: words of a block that nobody has written yet, with the site of its
+ * allocation, and of one that was freed. Neither is an address (bits 47 to 63 differ). */
+#define FH_FILL_TAG       ((uint64_t)0xa5f5)
+#define FH_FILL_NEW(site) (FH_FILL_TAG << 48 | (uint64_t)(site) << 8 | 0xa5)
+#define FH_FILL_FREED     ((uint64_t)0xdfdfdfdfdfdfdfdf)
 
 #endif

@@ -118,7 +118,11 @@ int fh_ctl_get(const char *name, char *value, size_t size)
         memcpy(value, stats_path, length + 1);
         return (int)length;
     } else {
-        return -ENOENT;
+        char guards[64];
+        int error = fh_mode_get(name, guards, sizeof guards);
+        if (error < 0)
+            return error;
+        length = fh_format(text, sizeof text, "%s", guards);
     }
     if (length >= size)
         return -ERANGE;
@@ -187,12 +191,9 @@ static void apply(char *item)
             fh_message_to(fd);
         return;
     }
-    if (strcmp(item, "mode") == 0) {
-        if (strcmp(value, "fast") != 0)
-            fh_message("FREEHOLD: mode=%s does not exist; the mode is fast", shown(value).text);
-        return;
-    }
-    int error = fh_ctl_set(item, value);
+    int error = fh_mode_set(item, value);
+    if (error == -ENOENT)
+        error = fh_ctl_set(item, value);
     if (error == -ENOENT)
         fh_message("FREEHOLD: there is no setting \"%s\"; it is ignored", shown(item).text);
     else if (error != 0)

@@ -50,6 +50,10 @@ int fh_os_protect(void *addr, size_t size, enum fh_os_access access);
  * unguarded they can be read and written again. */
 int fh_os_guard(void *addr, size_t size);
 int fh_os_unguard(void *addr, size_t size);
+/* The first way alone, for whoever has a second one of his own: -EINVAL where the kernel does not have it,
+ * and in locked memory. remove is for pages that install has marked. */
+int fh_os_guard_install(void *addr, size_t size);
+int fh_os_guard_remove(void *addr, size_t size);
 
 enum fh_os_huge { FH_OS_HUGE_AUTO, FH_OS_HUGE_YES, FH_OS_HUGE_NO };
 int fh_os_advise_huge(void *addr, size_t size, enum fh_os_huge want);

@@ -200,6 +200,14 @@ void fh_os_close(int fd)
     fh_syscall1(SYS_close, fd);
 }
 
+bool fh_os_read_link(const char *path, char *buf, size_t size)
+{
+    long len = fh_syscall4(SYS_readlinkat, AT_FDCWD, (long)path, (long)buf, (long)size);
+    bool is_whole = len >= 0 && (size_t)len < size;
+    buf[is_whole ? len : 0] = 0;
+    return is_whole;
+}
+
 int64_t fh_os_read_file(const char *path, char *buf, size_t size)
 {
     if (size == 0)

@@ -45,6 +45,8 @@ int64_t fh_os_read(int fd, void *buf, size_t size);
 int64_t fh_os_read_at(int fd, void *buf, size_t size, uint64_t offset);
 int64_t fh_os_write(int fd, const void *buf, size_t size); /* all of it, EINTR retried */
 void fh_os_close(int fd);
+/* What a symbolic link points to, terminated; false when it can't be read or does not fit. */
+bool fh_os_read_link(const char *path, char *buf, size_t size);
 /* Reads a small file whole, terminated; length or negative errno. */
 int64_t fh_os_read_file(const char *path, char *buf, size_t size);
 

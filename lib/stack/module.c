@@ -656,7 +656,8 @@ bool fh_module_details(const struct fh_module_place *place, struct fh_module_det
     struct layout layout = read_layout(place);
     const char *name = has_loader_index() ? ((const struct link_map *)place->identity)->l_name
                                           : (const char *)place->identity;
-    *details = (struct fh_module_details){layout.bias, layout.dynamic, name != NULL ? name : ""};
+    *details = (struct fh_module_details){layout.bias, layout.dynamic, name != NULL ? name : "", 0};
+    memcpy(&details->print, (const void *)layout.print_at, sizeof(details->print));
     return layout.is_elf;
 }
 
