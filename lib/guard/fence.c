@@ -68,6 +68,7 @@
 #include "os/mem.h"
 #include "os/sys.h"
 #include "pages/pages.h"
+#include "scan/scan.h"
 
 #include <errno.h>
 #include <string.h>
@@ -638,6 +639,9 @@ static bool make_chunk(unsigned class_index)
 static uint32_t take_slot(unsigned class_index)
 {
     struct list *fresh = &fence.fresh[class_index], *waiting = &fence.waiting[class_index];
+    /* Whoever waits with uaf=sweep is fresh again when nothing points to it: fh_fences_release_swept. */
+    if (fh_guard_settings.is_sweeping)
+        return fresh->count != 0 || make_chunk(class_index) ? list_take(fresh) : NO_SLOT;
     bool is_patient = waiting->count < limits()->waiting_slots >> class_index;
     if (is_patient && (fresh->count != 0 || make_chunk(class_index)))
         return list_take(fresh);
@@ -1169,4 +1173,53 @@ int fh_fence_check(void)
                         "mappings that slots cost", mappings);
     fh_lock_release(&fence.lock);
     return broken;
+}
+
+/* ---- the sweep ------------------------------------------------------------------------------------ */
+
+static void list_chunk(struct fh_scan *scan, const struct chunk *chunk)
+{
+    uint32_t count = slots_in_chunk(chunk->class_index);
+    size_t stride = (data_pages(chunk->class_index) + 1) << fh_os_page_shift;
+    struct fh_scan_area *area =
+        fh_scan_add(scan, chunk_address(chunk) + fh_os_page_size, stride, count);
+    if (area == NULL)
+        return;
+    fh_scan_by_pages(area); /* its pages are inaccessible more often than not */
+    for (uint32_t first = 0; first < count; first += 64) {
+        uint64_t live = 0, waiting = 0;
+        for (uint32_t i = first; i < count && i < first + 64; i++) {
+            uint32_t turn = atomic_load_explicit(&slots_of(chunk)[i].turn, memory_order_relaxed);
+            live |= (uint64_t)((turn & STATE_MASK) == LIVE) << (i - first);
+            waiting |= (uint64_t)((turn & STATE_MASK) == FREED) << (i - first);
+        }
+        fh_scan_bits(area, first / 64, live, waiting);
+    }
+}
+
+void fh_fences_list(struct fh_scan *scan)
+{
+    for (size_t i = 0; i < fence.chunk_count; i++)
+        list_chunk(scan, &fence.chunks[i]);
+}
+
+/* The address of a slot's area, not of its block. */
+static bool is_swept(const struct fh_scan *scan, uint32_t id)
+{
+    return scan == NULL || fh_scan_is_wanted(scan, data_of_id(id));
+}
+
+void fh_fences_release_swept(const struct fh_scan *scan)
+{
+    fh_lock_acquire(&fence.lock);
+    for (unsigned class_index = 0; class_index < CLASSES; class_index++) {
+        struct list before = fence.waiting[class_index];
+        fence.waiting[class_index] = (struct list){NO_SLOT, NO_SLOT, 0};
+        for (uint32_t id = before.first, next; before.count > 0; before.count--, id = next) {
+            next = slot_of_id(id)->next;
+            list_push(is_swept(scan, id) ? &fence.fresh[class_index] : &fence.waiting[class_index],
+                      id);
+        }
+    }
+    fh_lock_release(&fence.lock);
 }

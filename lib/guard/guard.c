@@ -272,6 +272,7 @@ static void guard_forked(void)
     struct fh_guard_thread *mine = fh_heap_current->guard;
     if (mine != NULL)
         mine->tid = fh_os_gettid();
+    fh_sweep_forked();
 }
 
 /* ---- blocks ------------------------------------------------------------------------------------- */
@@ -350,12 +351,14 @@ const struct fh_mode *fh_mode_start(void)
     };
     fh_guard_settle();
     const struct fh_guard_settings *s = &fh_guard_settings;
-    mode.is_guarded = s->mode != FH_MODE_FAST || s->limit != 0 || s->is_failing || s->guard == 1;
+    mode.is_guarded = s->mode != FH_MODE_FAST || s->limit != 0 || s->is_failing || s->is_sweeping ||
+                      s->guard == 1;
     if (!mode.is_guarded)
         return NULL;
     fh_canary_start();
     fh_slots_start();
     fh_wides_start();
+    fh_sweep_start();
     fh_fault_start();
     is_started = true;
     return &mode;
