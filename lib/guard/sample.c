@@ -25,17 +25,17 @@ static uint32_t stack_of(const struct fh_call *call)
     return fh_stack_id(frames, count);
 }
 
-/* Blocks of a class are aligned as its size is, and aligned_alloc relies on it. */
-static size_t class_align(size_t size)
+/* Blocks of a class are aligned as its size is, and aligned_alloc relies on it. No block is aligned to
+ * less than 16, as in other modes small ones are: what runs in production gets what it always got. */
+static size_t usual_align(size_t size)
 {
-    return fh_min(size & (~size + 1), FH_CLASS_ONE_MAX);
+    return fh_max(16, fh_min(size & (~size + 1), FH_CLASS_ONE_MAX));
 }
 
 static void *sample_alloc(size_t size, size_t align, unsigned how, const struct fh_call *call)
 {
     static _Atomic bool has_handler;
-    if (size >= 16)
-        align = fh_max(align, class_align(size));
+    align = fh_max(align, usual_align(size));
     bool is_left = (fh_random_next(&fh_heap_current->random) & 1) != 0;
     void *block = fh_fence_alloc(size, align, how, stack_of(call), is_left);
     /* relaxed: who comes second has a block that nobody has touched yet. */

@@ -44,7 +44,7 @@ struct fh_class_queue {
     uint64_t handed;                      /* blocks given to the active list so far */
     uint64_t handed_at_carve;             /* `handed` when the last page was carved to lengthen
                                            * short lists */
-    bool is_due;                          /* the next malloc that finds its list empty is a sample */
+    bool is_due; /* the next malloc that finds its list empty is a sample */
 };
 
 #define FH_OUT_SLOTS 8u  /* runs of others whose blocks are being gathered */

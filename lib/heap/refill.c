@@ -293,8 +293,7 @@ FH_INLINE void *refill_quick(struct fh_heap *heap, struct fh_bin *bin)
     uint64_t bytes = (uint64_t)count * run->block_size;
     if (FH_UNLIKELY(block == NULL || count > available ||
                     (count < SHORT_LIST && bytes < SHORT_BYTES) || bytes > heap->gap ||
-                    queue->is_due ||
-                    atomic_load_explicit(&heap->depth, memory_order_relaxed) != 0))
+                    queue->is_due || atomic_load_explicit(&heap->depth, memory_order_relaxed) != 0))
         return NULL;
     run->local = NULL;
     run->countdown = available;
