@@ -51,6 +51,18 @@ struct fh_guard_thread *fh_guard_threads(void);
 /* The site of a call. */
 uint32_t fh_site_of(struct fh_guard_thread *mine, const struct fh_call *call);
 
+/* ---- guard.c ---- */
+
+/* From a handler that interrupted us; and what such handlers left to be freed, one by one; NULL: no more. */
+void fh_guard_free_later(void *block);
+void *fh_guard_next_late(void);
+size_t fh_guard_usable(const void *block);
+
+/* ---- sample.c ---- */
+
+/* The table of fast mode; NULL: guard=off. */
+const struct fh_mode *fh_sample_mode(void);
+
 /* ---- slots.c: blocks of classes ---- */
 
 void *fh_slot_alloc(struct fh_guard_thread *mine, size_t size, size_t align, unsigned how,
@@ -111,6 +123,8 @@ void fh_sweep_forked(void);
 /* Everything that can be wrong with it; true: it was told, and nothing is to be done. */
 bool fh_free_is_wrong(const struct fh_guard_block *block, const void *address, size_t size,
                       size_t align, unsigned how, const struct fh_call *call);
+/* The name of what was called, for reports. */
+const char *fh_free_name(unsigned how);
 
 /* ---- budget.c ---- */
 
