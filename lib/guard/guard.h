@@ -17,6 +17,7 @@
 #define FH_GUARD_GUARD_H
 
 #include "base/core/bits.h"
+#include "freehold/types.h"
 #include "heap/mode.h"
 
 #include <stdatomic.h>
@@ -36,7 +37,13 @@ struct fh_guard_settings {
     size_t limit;      /* bytes; 0: none (pressure.c) */
     bool is_failing;   /* pressure.c has failures to make */
 };
-extern struct fh_guard_settings fh_guard_settings;
+extern FH_API struct fh_guard_settings fh_guard_settings;
+/* Reads no more: what follows from the settings is set. */
+void fh_guard_settle(void);
+
+/* Defined by libfreehold-debug, whose wrappers check the bounds of what is handed to the C library's functions (lib/debug);
+ * its address is NULL where that is not loaded. What is FH_PUBLIC in this file is so for that library. */
+extern FH_PUBLIC const int fh_debug_is_loaded __attribute__((weak));
 
 /* ---- blocks ------------------------------------------------------------------------------------ */
 
@@ -60,41 +67,71 @@ struct fh_guard_block {
 
 /* The block in which an address lies; of one that lies in a gap, a canary or a guard page, the block that it most likely
  * belongs to (the nearest, first the one below). Every kind, the plain heap's blocks too. Lock-free. */
-bool fh_guard_find(const void *address, struct fh_guard_block *out);
+FH_PUBLIC bool fh_guard_find(const void *address, struct fh_guard_block *out);
 
 /* What bounds checks ask, often: the live or freed block that holds the address. Lock-free, some 5 ns. */
 struct fh_extent {
     uintptr_t low, high; /* requested bytes: [low, high) */
     bool is_live;
 };
-bool fh_guard_extent(const void *address, struct fh_extent *out);
+FH_PUBLIC bool fh_guard_extent(const void *address, struct fh_extent *out);
 
 /* ---- call sites (sites.c) ---------------------------------------------------------------------- */
 
 /*
- * A site is a place in the program that allocates or frees, told by return address and stack pointer. Each has its
- * stack, captured once, and counts how often it was used, by which budgets decide. Numbers from 1; 0: not known.
+ * A site is a stack from which the program allocates or frees. It counts how often, by which budgets decide.
+ * Numbers from 1; 0: not known, or all FH_SITES_MOST are taken.
  */
+#define FH_SITE_BITS  20u
+#define FH_SITES_MOST (((uint32_t)1 << FH_SITE_BITS) - 1)
+
 struct fh_site {
-    _Atomic uint64_t key;   /* hash of pc and sp */
-    uint32_t stack;         /* fh_stack id */
-    _Atomic uint32_t count; /* allocations */
-    _Atomic uint32_t fenced;
+    uint32_t stack;          /* fh_stack id */
+    _Atomic uint32_t count;  /* allocations; approximate with threads */
+    _Atomic uint32_t fenced; /* of them, between page guards */
+    uint32_t spare;
 };
-uint32_t fh_site_of(const struct fh_call *call);
-struct fh_site *fh_site_at(uint32_t number); /* NULL for 0 */
-uint32_t fh_site_stack(uint32_t number);
+uint32_t fh_site_of_stack(uint32_t stack);
+struct fh_site *fh_site_at(uint32_t number); /* NULL for 0. Lock-free */
+uint32_t fh_site_stack(uint32_t number);     /* lock-free */
 
 /* ---- fenced blocks (fence.c) -------------------------------------------------------------------- */
 
-/* NULL: no budget, no slot, or too large. is_left: at the beginning of its page, so that what is below traps; else at its
- * end. Zero-filled. */
+/* NULL: no budget, no slot, or too large. align 0: what the size needs. is_left: at the beginning of its pages, so that what is
+ * below traps; else at their end. Zero-filled. */
 void *fh_fence_alloc(size_t size, size_t align, unsigned how, uint32_t stack, bool is_left);
-void fh_fence_free(void *block, uint32_t stack);
+/* An address that fh_fence_owns; reports what is wrong with it. The rest as in struct fh_mode; stack: of
+ * this call, kept with the block. */
+void fh_fence_free(void *block, size_t size, size_t align, unsigned how, uint32_t stack,
+                   const struct fh_call *call);
 bool fh_fence_owns(const void *address);                             /* lock-free */
 bool fh_fence_find(const void *address, struct fh_guard_block *out); /* lock-free */
-/* Whether the budget of the site allows one now. */
+bool fh_fence_extent(const void *address, struct fh_extent *out);    /* lock-free, some 5 ns */
+/* Whether the budget of the site allows one now; if so it is charged. NULL: a site that is not known. */
 bool fh_fence_wanted(struct fh_site *site);
+/* In the child of a fork, before anything else here. */
+void fh_fence_forked(void);
+
+struct fh_fence_counts {
+    size_t live, freed, retired, never; /* slots: in use; waiting; given up; not used yet */
+    size_t live_pages;                  /* accessible ones */
+    size_t mappings;                    /* of the process, that slots cost; 0 with guard markers */
+    size_t chunks;
+};
+void fh_fence_counts(struct fh_fence_counts *counts);
+/* Number of broken invariants, each said. While no other thread is inside. */
+int fh_fence_check(void);
+
+/* ---- faults (fault.c) ----------------------------------------------------------------------------- */
+
+void fh_fault_start(void);  /* once */
+void fh_fault_thread(void); /* a thread's first call, inside fh_busy_begin */
+
+/* ---- protected memory (protect.c, code.c) ------------------------------------------------------- */
+
+/* What is wrong with an access to an address in memory of freehold/protect.h or code.h, as a sentence
+ * for a report's `detail`; NULL: it lies in none. Lock-free. */
+const char *fh_region_explain(const void *address);
 
 /* ---- errors (report.c) --------------------------------------------------------------------------- */
 
@@ -121,7 +158,7 @@ struct fh_error {
 };
 
 /* Tells it and does what on_error says: returns only with continue, or when it is suppressed. */
-void fh_error(const struct fh_error *error);
+FH_PUBLIC void fh_error(const struct fh_error *error);
 /* At the process's end: how many errors were not told. */
 void fh_error_sum_up(void);
 

@@ -24,6 +24,7 @@
  */
 #include "heap/heap.h"
 #include "os/sys.h"
+#include "scan/scan.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -33,8 +34,8 @@ struct fh_root fh_root = {
     .settings = {.decay_ms = 500},
 };
 
-struct fh_heap fh_heap_none;
-struct fh_heap fh_heap_emergency;
+struct fh_heap fh_heap_none = {.modes = FH_HEAP_NONE};
+struct fh_heap fh_heap_emergency = {.modes = FH_HEAP_NONE};
 __thread struct fh_heap *fh_heap_current __attribute__((tls_model("initial-exec"))) = &fh_heap_none;
 
 /* A program whose threads come and go gives the heap of one to the next; merging it meanwhile would
@@ -262,6 +263,8 @@ static struct fh_heap *find_or_make(uintptr_t me)
     heap->tid =
         atomic_load_explicit(&fh_root.is_confined, memory_order_relaxed) ? 0 : fh_os_gettid();
     fh_inbox_open(heap);
+    if (fh_root.mode != NULL && fh_root.mode->is_guarded)
+        heap->modes |= FH_HEAP_GUARDED;
     heap->orphan_ticks = 0;
     atomic_store_explicit(&heap->thread, me, memory_order_relaxed);
     fh_heap_follow_settings(heap);
@@ -317,13 +320,25 @@ static bool is_fork_blind(void)
     return fh_is_inside(fh_heap_current);
 }
 
+void fh_heaps_hold(void)
+{
+    fh_lock_acquire(&fh_root.heaps_lock);
+    for (struct fh_heap *heap = fh_root.heaps; heap != NULL; heap = heap->next)
+        fh_lock_acquire(&heap->lock);
+}
+
+void fh_heaps_release(void)
+{
+    for (struct fh_heap *heap = fh_root.heaps; heap != NULL; heap = heap->next)
+        fh_lock_release(&heap->lock);
+    fh_lock_release(&fh_root.heaps_lock);
+}
+
 static void fork_prepare(void)
 {
     if (is_fork_blind())
         return;
-    fh_lock_acquire(&fh_root.heaps_lock);
-    for (struct fh_heap *heap = fh_root.heaps; heap != NULL; heap = heap->next)
-        fh_lock_acquire(&heap->lock);
+    fh_heaps_hold();
     fh_locks_hold_all();
 }
 
@@ -332,9 +347,7 @@ static void fork_parent(void)
     if (is_fork_blind())
         return;
     fh_locks_release_all();
-    for (struct fh_heap *heap = fh_root.heaps; heap != NULL; heap = heap->next)
-        fh_lock_release(&heap->lock);
-    fh_lock_release(&fh_root.heaps_lock);
+    fh_heaps_release();
 }
 
 static void fork_child(void)
@@ -366,6 +379,8 @@ static void fork_child(void)
         }
     }
     fh_lock_reset(&fh_root.heaps_lock);
+    if (fh_root.mode != NULL)
+        fh_root.mode->forked();
 }
 
 /* ---- start ----------------------------------------------------------------------------------- */
@@ -382,9 +397,11 @@ bool fh_start(void)
     if (atomic_load_explicit(&fh_root.started, memory_order_relaxed) == 0 &&
         fh_pages_start() == 0) {
         fh_locks_register(&fh_root.orphans_lock, FH_FLOOR_HELPER);
+        fh_scan_register(&fh_heap_scanned);
         fh_root.canary_secret = fh_os_random();
         fh_root.pid = fh_os_getpid();
         fh_settings_start();
+        fh_root.mode = fh_mode_start();
         is_first = true;
         atomic_store_explicit(&fh_root.started, 1, memory_order_release);
     }

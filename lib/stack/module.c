@@ -664,6 +664,7 @@ bool fh_module_details(const struct fh_module_place *place, struct fh_module_det
                                           .name = name != NULL ? name : "",
                                           .build_id = layout.build_id,
                                           .build_id_len = layout.build_id_len};
+    memcpy(&details->print, (const void *)layout.print_at, sizeof(details->print));
     return layout.is_elf;
 }
 
