@@ -14,6 +14,7 @@
  *   anything else, in hardened and debug mode     the program's, if it has a handler; else told: null-dereference,
  *                                                 stack-overflow, wild-jump, wild-access, misaligned-access,
  *                                                 protected-access, bus-error, heap-corruption (our own code faulted)
+ *   in memory of freehold/protect.h, code.h       the program's, if it has a handler; else told: protected-access
  *   anything else, in fast mode                   the program's, or the kernel's
  *   a signal that was sent (kill)                 the program's, or the kernel's
  *
@@ -415,6 +416,17 @@ static bool is_fill_used(struct fault *f)
     return false;
 }
 
+/* In memory that the program has protected by our interface. */
+static bool is_in_region(struct fault *f)
+{
+    const char *why = f->is_general ? NULL : fh_region_explain((const void *)f->address);
+    if (why == NULL)
+        return false;
+    fh_format(f->detail, sizeof f->detail, "%s", why);
+    set(f, "protected-access");
+    return true;
+}
+
 /* The stack is used up: the address lies in no accessible memory, next to the stack pointer, and above it begins
  * what can only be the stack. Guard pages of threads and coroutines look so, and the end of the first stack. */
 static bool is_stack_overflow(struct fault *f)
@@ -554,9 +566,12 @@ static bool is_to_be_told(struct fault *f)
     if (is_heap_error(f) || (fh_guard_settings.mode == FH_MODE_DEBUG && is_fill_used(f)))
         return true;
     struct action action = current_action(f->number);
-    if (fh_guard_settings.mode == FH_MODE_FAST || !is_default(&action))
+    if (!is_default(&action))
         return false;
-    return is_stack_overflow(f) || is_null_dereference(f) || is_wild(f);
+    if (is_in_region(f))
+        return true;
+    return fh_guard_settings.mode != FH_MODE_FAST &&
+           (is_stack_overflow(f) || is_null_dereference(f) || is_wild(f));
 }
 
 static void tell(struct fault *f)
