@@ -269,6 +269,13 @@ static void guard_finish(void)
     fh_busy_end(before);
 }
 
+void fh_guard_end(void)
+{
+    if (fh_root.mode != NULL && fh_root.mode->finish != NULL)
+        fh_root.mode->finish();
+    fh_error_sum_up();
+}
+
 static void guard_count(uint64_t *allocs, uint64_t *frees)
 {
     for (const struct fh_guard_thread *t = fh_guard_threads(); t != NULL; t = t->next)

@@ -143,41 +143,6 @@ static size_t get_suppress(char *text, size_t size)
     return fh_format(text, size, "%s", suppress_path);
 }
 
-/* Where errors go as JSON; which are not told (report_json.c, suppress.c). What can't be read was said. */
-static char report_path[512], suppress_path[512];
-
-static int set_path(char path[512], const char *value)
-{
-    if (strlen(value) >= sizeof report_path)
-        return -EINVAL;
-    strcpy(path, value);
-    return 0;
-}
-
-static int set_report(const char *value)
-{
-    const int error = set_path(report_path, value);
-    return error != 0 ? error : fh_report_to(value);
-}
-
-static size_t get_report(char *text, size_t size)
-{
-    return fh_format(text, size, "%s", report_path);
-}
-
-static int set_suppress(const char *value)
-{
-    const int error = set_path(suppress_path, value);
-    if (error == 0)
-        fh_suppress_from(value);
-    return error;
-}
-
-static size_t get_suppress(char *text, size_t size)
-{
-    return fh_format(text, size, "%s", suppress_path);
-}
-
 static const struct setting {
     const char *name;
     int (*set)(const char *value);
@@ -187,8 +152,6 @@ static const struct setting {
     {"guard", set_guard, get_guard},
     {"quarantine", set_quarantine, get_quarantine},
     {"uaf", set_uaf, get_uaf},
-    {"report", set_report, get_report},
-    {"suppress", set_suppress, get_suppress},
     {"report", set_report, get_report},
     {"suppress", set_suppress, get_suppress},
 };
