@@ -135,6 +135,16 @@ static bool is_pressed(void)
     return FH_UNLIKELY(fh_guard_settings.is_failing || fh_guard_settings.limit != 0);
 }
 
+/* As slots and large blocks are (slots.c, large.c): fences are zero. */
+static void fill_fenced(char *block, size_t size, unsigned how, uint32_t stack)
+{
+    const uint64_t word = FH_FILL_NEW(stack);
+    if (!fh_guard_settings.is_filling || (how & FH_HOW_ZEROED) != 0)
+        return;
+    for (size_t at = 0; at < size; at += sizeof word)
+        memcpy(block + at, &word, fh_min(sizeof word, size - at));
+}
+
 static void *alloc_of(struct fh_guard_thread *mine, size_t size, size_t align, unsigned how,
                       const struct fh_call *call)
 {
@@ -148,6 +158,7 @@ static void *alloc_of(struct fh_guard_thread *mine, size_t size, size_t align, u
             void *block = fh_fence_alloc(size, align, how, site->stack, (site->fenced & 1) == 0);
             if (block != NULL) {
                 mine->live += (int64_t)size;
+                fill_fenced(block, size, how, site->stack);
                 return block;
             }
         }
@@ -260,6 +271,13 @@ static void guard_finish(void)
     struct fh_heap *before = fh_busy_begin();
     fh_slots_inspect(UINT32_MAX);
     fh_busy_end(before);
+}
+
+void fh_guard_end(void)
+{
+    if (fh_root.mode != NULL && fh_root.mode->finish != NULL)
+        fh_root.mode->finish();
+    fh_error_sum_up();
 }
 
 static void guard_count(uint64_t *allocs, uint64_t *frees)

@@ -163,8 +163,10 @@ struct fh_error {
 
 /* Tells it and does what on_error says: returns only with continue, or when it is suppressed. */
 FH_PUBLIC void fh_error(const struct fh_error *error);
-/* At the process's end: how many errors were not told. */
+/* How many errors were not told, if any. */
 void fh_error_sum_up(void);
+/* At the process's end, when its own handlers have run: what only the end shows. */
+FH_API void fh_guard_end(void);
 
 /* Settings. report=PATH: one line of JSON for each error is appended there; %p in it is the process id.
  * -ENAMETOOLONG; "" ends it. */
