@@ -34,6 +34,7 @@ int cli_sweep(int argc, char **argv);
 int cli_record(int argc, char **argv);
 int cli_replay(int argc, char **argv);
 int cli_advise(int argc, char **argv);
+int cli_symbolize(int argc, char **argv);
 int cli_doctor(int argc, char **argv);
 
 /* Writes one line, "freehold: " and the message, on standard error. */

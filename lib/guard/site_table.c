@@ -78,7 +78,7 @@ static void write_path(struct fh_table_module *module, const char *name)
 {
     size_t len = strlen(name);
     if (len == 0) {
-        fh_os_read_link("/proc/self/exe", module->path, sizeof module->path);
+        (void)fh_os_read_link("/proc/self/exe", module->path, sizeof module->path);
         return;
     }
     if (len < sizeof module->path)
