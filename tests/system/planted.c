@@ -4,7 +4,7 @@
  *
  *     planted            all of them
  *     planted good       the handled ones
- *     planted slow       the handled ones, 20 ms apart
+ *     planted slow       the handled ones, 5 ms apart
  *     planted child      a child is left behind that sleeps, holding the standard output
  *     planted input      as many handled ones as there are bytes on the standard input, each from a stack of its own
  */
@@ -230,7 +230,7 @@ int main(int argc, char **argv)
         sleep(1000);
         return 0;
     }
-    int status = good(strcmp(what, "slow") == 0 ? 20000 : 0);
+    int status = good(strcmp(what, "slow") == 0 ? 5000 : 0);
     if (*what == 0)
         bad();
     puts("the end");
