@@ -127,6 +127,12 @@ int fh_fence_check(void);
 void fh_fault_start(void);  /* once */
 void fh_fault_thread(void); /* a thread's first call, inside fh_busy_begin */
 
+/* ---- protected memory (protect.c, code.c) ------------------------------------------------------- */
+
+/* What is wrong with an access to an address in memory of freehold/protect.h or code.h, as a sentence
+ * for a report's `detail`; NULL: it lies in none. Lock-free. */
+const char *fh_region_explain(const void *address);
+
 /* ---- errors (report.c) --------------------------------------------------------------------------- */
 
 enum fh_access { FH_ACCESS_NONE, FH_ACCESS_READ, FH_ACCESS_WRITE, FH_ACCESS_UNKNOWN };
