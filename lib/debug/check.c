@@ -85,16 +85,17 @@ static bool is_standing(const struct fh_stack_bound *bound, uintptr_t sp)
     return bound->low >= sp && fh_stack_load(bound->cfa - 8) == bound->frame;
 }
 
-static uintptr_t stack_end(struct fh_here here, uintptr_t address)
+static FH_NOINLINE size_t stack_room(struct fh_here here, uintptr_t address)
 {
     struct fh_stack_bound *bound = &stack.bounds[address / BOUND_BYTES % BOUNDS];
     if (address - bound->low < bound->saved - bound->low &&
         is_standing(bound, (uintptr_t)(here.frame + 2)))
-        return bound->saved;
+        return bound->saved - address;
     uintptr_t end = find_end(here, address, bound);
-    if (end == 0)
-        *bound = (struct fh_stack_bound){0};
-    return end;
+    if (end != 0)
+        return end - address;
+    *bound = (struct fh_stack_bound){0};
+    return FH_ROOM_UNBOUNDED;
 }
 
 /* ---- static objects --------------------------------------------------------------------------- */
@@ -113,7 +114,7 @@ static size_t find_static_room(uintptr_t address)
     return fh_module_at(address, &module) ? FH_ROOM_UNBOUNDED : FH_ROOM_NOWHERE;
 }
 
-static size_t static_room(uintptr_t address)
+static FH_NOINLINE size_t static_room(uintptr_t address)
 {
     size_t index = (address ^ address >> 11) % REMEMBERED;
     uintptr_t key = atomic_load_explicit(&remembered[index].key, memory_order_relaxed);
@@ -132,10 +133,8 @@ static size_t ask(struct fh_here here, const void *p)
 {
     uintptr_t address = (uintptr_t)p;
     struct fh_extent extent;
-    if (is_on_stack((uintptr_t)here.frame, address)) {
-        uintptr_t end = stack_end(here, address);
-        return end != 0 ? end - address : FH_ROOM_UNBOUNDED;
-    }
+    if (is_on_stack((uintptr_t)here.frame, address))
+        return stack_room(here, address);
     if (fh_guard_extent(p, &extent)) {
         bool is_inside = address - extent.low < extent.high - extent.low;
         return extent.is_live && is_inside ? extent.high - address : 0;
