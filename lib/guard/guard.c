@@ -331,8 +331,11 @@ bool fh_guard_find(const void *address, struct fh_guard_block *out)
 bool fh_guard_extent(const void *address, struct fh_extent *out)
 {
     struct fh_guard_block block;
-    if (!fh_pages_contain(&fh_pages_main, address) && !fh_fence_owns(address))
-        return false;
+    if (!fh_pages_contain(&fh_pages_main, address))
+        return fh_fence_extent(address, out);
+    const struct fh_run *run = fh_pages_find_guarded(address);
+    if (run != NULL && run->class_index != FH_CLASS_LARGE)
+        return fh_slot_extent(run, (uintptr_t)address, out);
     if (!fh_guard_find(address, &block) || block.state == FH_BLOCK_NEVER)
         return false;
     *out = (struct fh_extent){

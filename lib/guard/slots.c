@@ -379,6 +379,20 @@ bool fh_slot_find(const struct fh_run *run, uintptr_t address, struct fh_guard_b
     return true;
 }
 
+bool fh_slot_extent(const struct fh_run *run, uintptr_t address, struct fh_extent *out)
+{
+    const struct slab *slab = slab_of(run);
+    if (slab == NULL || address < run->base)
+        return false;
+    const uint32_t index = index_of(run, address - run->base);
+    if (index >= slab->opened)
+        return false;
+    const struct slot slot = slab->slots[index];
+    const uintptr_t low = (uintptr_t)slot_at(run, index);
+    *out = (struct fh_extent){low, low + run->block_size - slot.slack, slot.state == LIVE};
+    return slot.state == LIVE || slot.is_used;
+}
+
 static bool resolve(const struct fh_run *run, uintptr_t address, struct fh_block *out)
 {
     struct fh_guard_block block;

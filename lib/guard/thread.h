@@ -72,6 +72,8 @@ void fh_slot_free(struct fh_guard_thread *mine, struct fh_run *run, void *block,
 /* In place: true when it could be. */
 bool fh_slot_resize(struct fh_run *run, void *block, size_t size);
 bool fh_slot_find(const struct fh_run *run, uintptr_t address, struct fh_guard_block *out);
+/* Of the same no more than bounds checks ask (fh_guard_extent). */
+bool fh_slot_extent(const struct fh_run *run, uintptr_t address, struct fh_extent *out);
 /* A block that nobody may point to any more: back to whoever asks next. Any thread. */
 void fh_slot_release(struct fh_guard_thread *mine, void *block);
 /* Visits live (and, is_all, waiting) slots; stops when visit returns non-zero, and returns that. Takes each class's
