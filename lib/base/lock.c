@@ -27,8 +27,8 @@
 #include "base/lock.h"
 
 enum {
-    SPINS = 100,    /* at 20-45 ns a pause instruction: 2-4.5 µs */
-    MAX_LOCKS = 32, /* one a room, and a few heaps that live as long as the process */
+    SPINS = 100,     /* at 20-45 ns a pause instruction: 2-4.5 µs */
+    MAX_LOCKS = 160, /* one a class of guarded slots, a few a room */
 };
 
 enum { FREE = 0, HELD = 1, CONTENDED = 2 };

@@ -20,6 +20,7 @@ enum fh_floor {
     FH_FLOOR_HEAPS = 10,  /* the list of heaps, adoption of heaps of exited threads, options */
     FH_FLOOR_HEAP = 20,   /* one first-class heap */
     FH_FLOOR_HELPER = 30, /* start and stop of the decay helper */
+    FH_FLOOR_GUARD = 35,  /* guarded slots, fences, the sweep */
     FH_FLOOR_PAGES = 40,  /* the page pool */
     FH_FLOOR_META = 50,   /* metadata memory */
     FH_FLOOR_STACK = 60,  /* module tables of the unwinder */
@@ -46,7 +47,7 @@ void fh_lock_reset(struct fh_lock *lock);
 
 /*
  * The one way to hold everything still: rooms register each of their long-lived locks with its
- * floor (at most 32); hold_all takes them lowest floor first, release_all gives them back,
+ * floor (at most 160); hold_all takes them lowest floor first, release_all gives them back,
  * reset_all makes them free in a forked child. Registering the same lock twice is ignored.
  */
 void fh_locks_register(struct fh_lock *lock, enum fh_floor floor);

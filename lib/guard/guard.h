@@ -17,6 +17,7 @@
 #define FH_GUARD_GUARD_H
 
 #include "base/core/bits.h"
+#include "freehold/types.h"
 #include "heap/mode.h"
 
 #include <stdatomic.h>
@@ -36,7 +37,9 @@ struct fh_guard_settings {
     size_t limit;      /* bytes; 0: none (pressure.c) */
     bool is_failing;   /* pressure.c has failures to make */
 };
-extern struct fh_guard_settings fh_guard_settings;
+extern FH_API struct fh_guard_settings fh_guard_settings;
+/* Reads no more: what follows from the settings is set. */
+void fh_guard_settle(void);
 
 /* ---- blocks ------------------------------------------------------------------------------------ */
 
@@ -72,29 +75,53 @@ bool fh_guard_extent(const void *address, struct fh_extent *out);
 /* ---- call sites (sites.c) ---------------------------------------------------------------------- */
 
 /*
- * A site is a place in the program that allocates or frees, told by return address and stack pointer. Each has its
- * stack, captured once, and counts how often it was used, by which budgets decide. Numbers from 1; 0: not known.
+ * A site is a stack from which the program allocates or frees. It counts how often, by which budgets decide.
+ * Numbers from 1; 0: not known, or all FH_SITES_MOST are taken.
  */
+#define FH_SITE_BITS  20u
+#define FH_SITES_MOST (((uint32_t)1 << FH_SITE_BITS) - 1)
+
 struct fh_site {
-    _Atomic uint64_t key;   /* hash of pc and sp */
-    uint32_t stack;         /* fh_stack id */
-    _Atomic uint32_t count; /* allocations */
-    _Atomic uint32_t fenced;
+    uint32_t stack;          /* fh_stack id */
+    _Atomic uint32_t count;  /* allocations; approximate with threads */
+    _Atomic uint32_t fenced; /* of them, between page guards */
+    uint32_t spare;
 };
-uint32_t fh_site_of(const struct fh_call *call);
-struct fh_site *fh_site_at(uint32_t number); /* NULL for 0 */
-uint32_t fh_site_stack(uint32_t number);
+uint32_t fh_site_of_stack(uint32_t stack);
+struct fh_site *fh_site_at(uint32_t number); /* NULL for 0. Lock-free */
+uint32_t fh_site_stack(uint32_t number);     /* lock-free */
 
 /* ---- fenced blocks (fence.c) -------------------------------------------------------------------- */
 
-/* NULL: no budget, no slot, or too large. is_left: at the beginning of its page, so that what is below traps; else at its
- * end. Zero-filled. */
+/* NULL: no budget, no slot, or too large. align 0: what the size needs. is_left: at the beginning of its pages, so that what is
+ * below traps; else at their end. Zero-filled. */
 void *fh_fence_alloc(size_t size, size_t align, unsigned how, uint32_t stack, bool is_left);
-void fh_fence_free(void *block, uint32_t stack);
+/* An address that fh_fence_owns; reports what is wrong with it. The rest as in struct fh_mode; stack: of
+ * this call, kept with the block. */
+void fh_fence_free(void *block, size_t size, size_t align, unsigned how, uint32_t stack,
+                   const struct fh_call *call);
 bool fh_fence_owns(const void *address);                             /* lock-free */
 bool fh_fence_find(const void *address, struct fh_guard_block *out); /* lock-free */
-/* Whether the budget of the site allows one now. */
+bool fh_fence_extent(const void *address, struct fh_extent *out);    /* lock-free, some 5 ns */
+/* Whether the budget of the site allows one now; if so it is charged. NULL: a site that is not known. */
 bool fh_fence_wanted(struct fh_site *site);
+/* In the child of a fork, before anything else here. */
+void fh_fence_forked(void);
+
+struct fh_fence_counts {
+    size_t live, freed, retired, never; /* slots: in use; waiting; given up; not used yet */
+    size_t live_pages;                  /* accessible ones */
+    size_t mappings;                    /* of the process, that slots cost; 0 with guard markers */
+    size_t chunks;
+};
+void fh_fence_counts(struct fh_fence_counts *counts);
+/* Number of broken invariants, each said. While no other thread is inside. */
+int fh_fence_check(void);
+
+/* ---- faults (fault.c) ----------------------------------------------------------------------------- */
+
+void fh_fault_start(void);  /* once */
+void fh_fault_thread(void); /* a thread's first call, inside fh_busy_begin */
 
 /* ---- protected memory (protect.c, code.c) ------------------------------------------------------- */
 
@@ -120,9 +147,34 @@ struct fh_error {
     /* Found later than it happened: the bytes that are not what was left there, and when they were last right. */
     uintptr_t damage_low, damage_high;
     uint64_t damaged_after_ns; /* the block was whole then; 0: since its allocation (or free) */
+    const uint8_t *expected;   /* what was left at damage_low …; NULL: not told */
+    /* One more stack (lib/stack's id; 0: none), and the words before "here:" that say what it is. */
+    uint32_t origin_stack;
+    const char *origin;
 };
 
 /* Tells it and does what on_error says: returns only with continue, or when it is suppressed. */
 void fh_error(const struct fh_error *error);
+/* At the process's end: how many errors were not told. */
+void fh_error_sum_up(void);
+
+/* Settings. report=PATH: one line of JSON for each error is appended there; %p in it is the process id.
+ * -ENAMETOOLONG; "" ends it. */
+int fh_report_to(const char *path);
+/* suppress=FILE: errors that are counted, not told (suppress.c). A negative errno when it can't be read; that, and
+ * each line that can't be understood, is said in a line. */
+int fh_suppress_from(const char *path);
+
+/*
+ * What debug mode fills blocks with, a word at a time: as a pointer it is one that the processor refuses (neither half
+ * of the address space has such upper bits, with 4 and with 5 levels of page tables), and bits 16 to 47 say whose it
+ * is: the id of the stack that allocated, or freed. The low bits leave room to both sides for offsets of fields.
+ */
+#define FH_FILL_NEW_TAG      ((uint64_t)0xa5f5)
+#define FH_FILL_FREED_TAG    ((uint64_t)0xdfdf)
+#define FH_FILL(tag, stack)  ((tag) << 48 | (uint64_t)(uint32_t)(stack) << 16 | 0xa5f5)
+#define FH_FILL_NEW(stack)   FH_FILL(FH_FILL_NEW_TAG, stack)
+#define FH_FILL_FREED(stack) FH_FILL(FH_FILL_FREED_TAG, stack)
+#define FH_FILL_STACK(word)  ((uint32_t)((uint64_t)(word) >> 16))
 
 #endif

@@ -53,6 +53,8 @@ FH_FAST void *fh_calloc(size_t count, size_t size)
 FH_FAST void *fh_calloc_slow(size_t count, size_t size)
 {
     size_t bytes;
+    if (fh_is_guarded(fh_heap_current))
+        return fh_guarded_calloc(count, size);
     if (__builtin_mul_overflow(count, size, &bytes)) {
         errno = ENOMEM;
         return NULL;
@@ -76,6 +78,8 @@ size_t fh_usable_size(const void *block)
     const struct fh_run *run = fh_run_quickly(block); /* some programs ask after each malloc */
     if (FH_LIKELY(run != NULL))
         return fh_run_usable(run);
+    if (fh_is_modes(block))
+        return fh_root.mode->usable(block);
     run = fh_block_run(block, NULL);
     if (run != NULL)
         return fh_run_usable(run);
@@ -107,6 +111,8 @@ FH_FAST void *fh_aligned_alloc(size_t align, size_t size)
         errno = EINVAL;
         return NULL;
     }
+    if (fh_is_guarded(fh_heap_current))
+        return fh_guarded_aligned(align, size);
     if (align <= 16)
         return fh_malloc_fast(size);
     unsigned class_index = aligned_class(size, align);
@@ -117,6 +123,8 @@ FH_FAST void *fh_aligned_alloc(size_t align, size_t size)
     struct fh_heap *heap = fh_handler_settle();
     if (heap == &fh_heap_none)
         heap = fh_heap_thread();
+    if (heap != NULL && fh_is_guarded(heap))
+        return fh_guarded_aligned(align, size);
     void *block = NULL;
     if (heap != NULL)
         block = fh_is_inside(heap) ? fh_take_inside(size, align)
@@ -174,6 +182,8 @@ FH_FAST void *fh_realloc_slow(void *block, size_t size)
         return fh_malloc_fast(size);
     struct fh_pages *pages = &fh_pages_main;
     struct fh_run *run = fh_run_quickly(block);
+    if (run == NULL && fh_is_modes(block))
+        return fh_guarded_realloc(block, size);
     if (FH_LIKELY(run != NULL && fh_run_is_mine(run)) && size <= run->block_size &&
         size >= run->block_size / 2)
         return block;

@@ -250,8 +250,13 @@ FH_FAST void fh_free_slow(void *block)
     fh_window_open(&fh_free_window);
     struct fh_pages *pages = &fh_pages_main;
     struct fh_run *run = fh_run_quickly(block);
-    if (run == NULL)
+    if (run == NULL) {
+        if (fh_is_modes(block)) {
+            fh_guarded_free(block);
+            return;
+        }
         run = fh_block_run(block, &pages);
+    }
     if (FH_UNLIKELY(run == NULL)) {
         fh_free_nothing(block);
         return;

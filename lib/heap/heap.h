@@ -26,6 +26,7 @@
 #include "base/lock.h"
 #include "freehold/heap.h"
 #include "heap/classes.h"
+#include "heap/mode.h"
 #include "pages/pages.h"
 
 struct fh_bin {
@@ -60,6 +61,8 @@ enum fh_heap_mode {
     FH_HEAP_OBSERVED = 1 << 1, /* listeners: bins stay empty, frees take the slow path */
     FH_HEAP_CHECKED = 1 << 2,  /* canary, quarantine or random slots: same */
     FH_HEAP_FIRST_CLASS = 1 << 3,
+    FH_HEAP_GUARDED = 1 << 4, /* bins stay empty, every call goes to root.mode */
+    FH_HEAP_NONE = 1 << 5,    /* fh_heap_none, fh_heap_emergency: ask fh_heap_thread() */
 };
 
 struct fh_heap {
@@ -95,6 +98,7 @@ struct fh_heap {
     struct fh_heap_options options;
     char name[32];
     struct fh_pages *own_pages; /* over options.source; NULL without */
+    void *guard;                /* lib/guard's state of the heap's thread */
 
     FH_CACHE_ALIGNED _Atomic(struct fh_run *) inbox; /* runs with blocks freed by others */
 };
@@ -142,6 +146,7 @@ struct fh_root {
     /* Allocations of first-class heaps that were reset or destroyed: all of them freed. */
     _Atomic uint64_t retired[FH_CLASS_COUNT], retired_large;
     struct fh_entry_points entry;
+    const struct fh_mode *mode; /* set at start, never changed; NULL: nothing is guarded */
 };
 
 extern struct fh_root fh_root;
@@ -212,6 +217,11 @@ size_t fh_run_purge(struct fh_heap *heap, struct fh_run *run);
  * knows them). */
 size_t fh_run_purge_uncarved(struct fh_heap *heap, struct fh_run *run);
 void fh_run_release(struct fh_heap *heap, struct fh_run *run);
+/* The block size and what is divided by it. */
+void fh_run_shape(struct fh_run *run, uint32_t size);
+/* A run's dirty bits, from its granules' and back to them. */
+void fh_run_gather_dirty(struct fh_pages *pages, struct fh_run *run);
+void fh_run_spread_dirty(struct fh_pages *pages, struct fh_run *run);
 void fh_queue_push(struct fh_heap *heap, struct fh_run *run, enum fh_run_state state);
 void fh_queue_remove(struct fh_heap *heap, struct fh_run *run);
 void fh_all_link(struct fh_heap *heap, struct fh_run *run);
@@ -236,6 +246,34 @@ void fh_inbox_shut(struct fh_heap *heap);
 void fh_inbox_open(struct fh_heap *heap);
 /* In a forked child: takes in every run's blocks, whatever inbox they were on their way to. */
 void fh_heap_collect_forked(struct fh_heap *heap);
+
+/* guarded.c: the ways to root.mode. The first five are jumped to from the entry points' slow paths, so that their own
+ * caller is the program. */
+void *fh_guarded_malloc(size_t size);
+void *fh_guarded_aligned(size_t align, size_t size);
+void *fh_guarded_calloc(size_t count, size_t size);
+void *fh_guarded_realloc(void *block, size_t size);
+void fh_guarded_free(void *block);
+FH_API void *fh_guarded_alloc(size_t size, size_t align, unsigned how, const struct fh_call *call);
+FH_API void fh_guarded_free_as(void *block, size_t size, size_t align, unsigned how,
+                               const struct fh_call *call);
+
+FH_INLINE bool fh_is_guarded(const struct fh_heap *heap)
+{
+    return FH_UNLIKELY((heap->modes & FH_HEAP_GUARDED) != 0);
+}
+
+/* Entry points that say more than malloc and free do (which operator, which size): is it worth to say it? */
+FH_INLINE bool fh_may_be_guarded(void)
+{
+    return FH_UNLIKELY((fh_heap_current->modes & (FH_HEAP_GUARDED | FH_HEAP_NONE)) != 0);
+}
+
+/* Whether the block is root.mode's; for who found that it is none of the heap's. */
+FH_INLINE bool fh_is_modes(const void *block)
+{
+    return FH_UNLIKELY(fh_root.mode != NULL) && fh_root.mode->is_mine(block);
+}
 
 /* large.c */
 void *fh_large_alloc(struct fh_heap *heap, size_t size, size_t align, unsigned flags,

@@ -21,6 +21,7 @@ enum fh_how {
     FH_HOW_MALLOC = 0, /* malloc, calloc, realloc, posix_memalign, aligned_alloc …; free */
     FH_HOW_NEW = 1,    /* operator new, delete */
     FH_HOW_ARRAY = 2,  /* operator new[], delete[] */
+    FH_HOW_ANY = 3,    /* of a free: not known */
     FH_HOW_FAMILY = 3, /* mask of the above */
     FH_HOW_ZEROED = 1 << 2,
     FH_HOW_ALIGNED =
@@ -52,6 +53,8 @@ struct fh_mode {
     void *(*alloc)(size_t size, size_t align, unsigned how, const struct fh_call *call);
     /* block is not NULL. size and align count with FH_HOW_SIZED and FH_HOW_ALIGNED. */
     void (*free)(void *block, size_t size, size_t align, unsigned how, const struct fh_call *call);
+    /* From a handler that interrupted us: no lock, nothing of this thread. Whoever next works here frees it. */
+    void (*free_later)(void *block);
     /* block is not NULL and is_mine; size may be 0 (a block of no bytes). NULL: the old block is as it was. */
     void *(*resize)(void *block, size_t size, const struct fh_call *call);
     /* A block in place of one from the heap, for sampling; NULL: the heap serves it. */
@@ -60,6 +63,10 @@ struct fh_mode {
     bool (*is_mine)(const void *address);
     /* What may be written. */
     size_t (*usable)(const void *block);
+    /* At the process's end, when its own handlers have run: what only the end shows. */
+    void (*finish)(void);
+    /* Blocks handed out and freed so far, by class (FH_CLASS_LARGE last), added to the arrays. */
+    void (*count)(uint64_t *allocs, uint64_t *frees);
     /* In the child of a fork, when all locks are free again. */
     void (*forked)(void);
 };

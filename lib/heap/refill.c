@@ -241,6 +241,8 @@ FH_FAST static FH_NOINLINE void *malloc_slower(size_t size, unsigned class_index
     if (heap == &fh_heap_none)
         heap = fh_heap_thread();
     void *block = NULL;
+    if (heap != NULL && fh_is_guarded(heap))
+        return fh_guarded_malloc(size);
     if (heap == NULL)
         block = NULL;
     else if (fh_is_inside(heap))
@@ -285,6 +287,8 @@ FH_INLINE void *refill_quick(struct fh_heap *heap, struct fh_bin *bin)
 FH_FAST void *fh_malloc_slow(size_t size)
 {
     struct fh_heap *heap = fh_heap_current;
+    if (fh_is_guarded(heap))
+        return fh_guarded_malloc(size);
     unsigned class_index = fh_class_small(size);
     void *block = refill_quick(heap, &heap->bins[class_index]);
     if (FH_LIKELY(block != NULL))
@@ -294,9 +298,11 @@ FH_FAST void *fh_malloc_slow(size_t size)
 
 FH_FAST void *fh_malloc_medium(size_t size)
 {
+    struct fh_heap *heap = fh_heap_current;
+    if (fh_is_guarded(heap))
+        return fh_guarded_malloc(size);
     if (FH_UNLIKELY(size > FH_CLASS_MAX))
         return malloc_slower(size, FH_CLASS_LARGE);
-    struct fh_heap *heap = fh_heap_current;
     unsigned class_index = fh_class_medium(size);
     struct fh_bin *bin = &heap->bins[class_index];
     void *block = bin->free;

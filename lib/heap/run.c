@@ -178,7 +178,7 @@ void fh_run_set_owner(struct fh_heap *heap, struct fh_run *run)
 
 /* A run's dirty bits are gathered from its granules when it begins and spread over them when it
  * ends. */
-static void gather_dirty(struct fh_pages *pages, struct fh_run *run)
+void fh_run_gather_dirty(struct fh_pages *pages, struct fh_run *run)
 {
     uint32_t index = fh_run_index(pages, run);
     uint64_t dirty = 0;
@@ -188,7 +188,7 @@ static void gather_dirty(struct fh_pages *pages, struct fh_run *run)
     run->dirty = dirty;
 }
 
-static void spread_dirty(struct fh_pages *pages, struct fh_run *run)
+void fh_run_spread_dirty(struct fh_pages *pages, struct fh_run *run)
 {
     uint32_t index = fh_run_index(pages, run);
     uint64_t dirty = run->dirty;
@@ -197,16 +197,21 @@ static void spread_dirty(struct fh_pages *pages, struct fh_run *run)
             (dirty >> (i * granule_pages())) & low_bits(granule_pages());
 }
 
-static void run_init(struct fh_heap *heap, struct fh_run *run, unsigned class_index)
+void fh_run_shape(struct fh_run *run, uint32_t size)
 {
-    uint32_t size = fh_class_size(class_index);
-    run->local = NULL;
     run->block_size = size;
     run->reciprocal =
         run->span == 1 ? (uint32_t)(((uint64_t)1 << 32) / size + (((uint64_t)1 << 32) % size != 0))
                        : 0;
     run->coarse =
         run->span == 1 ? 0 : (uint32_t)((((uint64_t)1 << 32) + size / 1024 - 1) / (size / 1024));
+}
+
+static void run_init(struct fh_heap *heap, struct fh_run *run, unsigned class_index)
+{
+    uint32_t size = fh_class_size(class_index);
+    run->local = NULL;
+    fh_run_shape(run, size);
     run->countdown = run->used_floor = 0;
     run->base = (uintptr_t)fh_run_address(heap->pages, run);
     run->capacity = (uint32_t)(((size_t)run->span << FH_GRANULE_SHIFT) / size);
@@ -248,7 +253,7 @@ struct fh_run *fh_run_new(struct fh_heap *heap, unsigned class_index)
                        : fh_pages_alloc(heap->pages, granules, 1, NULL);
         if (run == NULL)
             return NULL;
-        gather_dirty(heap->pages, run);
+        fh_run_gather_dirty(heap->pages, run);
         fh_all_link(heap, run);
         heap->run_granules += granules;
     }
@@ -263,7 +268,7 @@ void fh_run_release(struct fh_heap *heap, struct fh_run *run)
     heap->run_granules -= run->span;
     atomic_store_explicit(&run->key, FH_KEY_NOBODY, memory_order_relaxed);
     fh_all_unlink(heap, run);
-    spread_dirty(heap->pages, run);
+    fh_run_spread_dirty(heap->pages, run);
     fh_pages_free(heap->pages, run);
 }
 

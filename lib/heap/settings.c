@@ -8,6 +8,7 @@
 #include "base/message.h"
 #include "freehold/stats.h"
 #include "heap/heap.h"
+#include "os/relay.h"
 #include "os/sys.h"
 
 #include <errno.h>
@@ -118,7 +119,7 @@ int fh_ctl_get(const char *name, char *value, size_t size)
         memcpy(value, stats_path, length + 1);
         return (int)length;
     } else {
-        return -ENOENT;
+        return fh_mode_get(name, value, size);
     }
     if (length >= size)
         return -ERANGE;
@@ -187,12 +188,14 @@ static void apply(char *item)
             fh_message_to(fd);
         return;
     }
-    if (strcmp(item, "mode") == 0) {
-        if (strcmp(value, "fast") != 0)
-            fh_message("FREEHOLD: mode=%s does not exist; the mode is fast", shown(value).text);
+    if (strcmp(item, "relay") == 0) {
+        /* Of freehold run, which may be gone already when a process that it left behind starts another. */
+        (void)fh_os_relay(value);
         return;
     }
-    int error = fh_ctl_set(item, value);
+    int error = fh_mode_set(item, value);
+    if (error == -ENOENT)
+        error = fh_ctl_set(item, value);
     if (error == -ENOENT)
         fh_message("FREEHOLD: there is no setting \"%s\"; it is ignored", shown(item).text);
     else if (error != 0)
@@ -210,7 +213,7 @@ void fh_settings_start(void)
     const char *text = fh_os_getenv("FREEHOLD");
     if (text == NULL || *text == 0 || fh_os_is_secure())
         return;
-    char copy[1024];
+    static char copy[4096]; /* the names of some files; a thread's stack may be 16 KiB */
     size_t length = strlen(text);
     if (length >= sizeof copy) {
         fh_message("FREEHOLD is longer than %zu bytes; all of it is ignored", sizeof copy - 1);

@@ -33,8 +33,8 @@ struct fh_root fh_root = {
     .settings = {.decay_ms = 500},
 };
 
-struct fh_heap fh_heap_none;
-struct fh_heap fh_heap_emergency;
+struct fh_heap fh_heap_none = {.modes = FH_HEAP_NONE};
+struct fh_heap fh_heap_emergency = {.modes = FH_HEAP_NONE};
 __thread struct fh_heap *fh_heap_current __attribute__((tls_model("initial-exec"))) = &fh_heap_none;
 
 /* A program whose threads come and go gives the heap of one to the next; merging it meanwhile would
@@ -262,6 +262,8 @@ static struct fh_heap *find_or_make(uintptr_t me)
     heap->tid =
         atomic_load_explicit(&fh_root.is_confined, memory_order_relaxed) ? 0 : fh_os_gettid();
     fh_inbox_open(heap);
+    if (fh_root.mode != NULL && fh_root.mode->is_guarded)
+        heap->modes |= FH_HEAP_GUARDED;
     heap->orphan_ticks = 0;
     atomic_store_explicit(&heap->thread, me, memory_order_relaxed);
     fh_heap_follow_settings(heap);
@@ -366,6 +368,8 @@ static void fork_child(void)
         }
     }
     fh_lock_reset(&fh_root.heaps_lock);
+    if (fh_root.mode != NULL)
+        fh_root.mode->forked();
 }
 
 /* ---- start ----------------------------------------------------------------------------------- */
@@ -385,6 +389,7 @@ bool fh_start(void)
         fh_root.canary_secret = fh_os_random();
         fh_root.pid = fh_os_getpid();
         fh_settings_start();
+        fh_root.mode = fh_mode_start();
         is_first = true;
         atomic_store_explicit(&fh_root.started, 1, memory_order_release);
     }

@@ -39,23 +39,31 @@ static int guard_by_protection(void *addr, size_t size)
     return result;
 }
 
+int fh_os_guard_install(void *addr, size_t size)
+{
+    if (!fh_os_may_use(FH_OS_GUARD_INSTALL))
+        return -EINVAL;
+    if (fh_os_fails_on_purpose())
+        return -ENOMEM;
+    return (int)fh_syscall3(SYS_madvise, (long)addr, (long)size, MADV_GUARD_INSTALL);
+}
+
+int fh_os_guard_remove(void *addr, size_t size)
+{
+    return (int)fh_syscall3(SYS_madvise, (long)addr, (long)size, MADV_GUARD_REMOVE);
+}
+
 int fh_os_guard(void *addr, size_t size)
 {
-    if (fh_os_may_use(FH_OS_GUARD_INSTALL)) {
-        if (fh_os_fails_on_purpose())
-            return -ENOMEM;
-        int result = (int)fh_syscall3(SYS_madvise, (long)addr, (long)size, MADV_GUARD_INSTALL);
-        if (result != -EINVAL)
-            return result;
-    }
-    return guard_by_protection(addr, size);
+    int result = fh_os_guard_install(addr, size);
+    return result != -EINVAL ? result : guard_by_protection(addr, size);
 }
 
 int fh_os_unguard(void *addr, size_t size)
 {
     bool is_protected = atomic_load_explicit(&is_any_protected, memory_order_acquire);
     if (fh_os_may_use(FH_OS_GUARD_INSTALL)) {
-        int result = (int)fh_syscall3(SYS_madvise, (long)addr, (long)size, MADV_GUARD_REMOVE);
+        int result = fh_os_guard_remove(addr, size);
         if (!is_protected || (result != 0 && result != -EINVAL))
             return result;
     }

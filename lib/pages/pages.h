@@ -83,6 +83,8 @@ void fh_pages_count(struct fh_pages *pages, size_t pages_more, size_t pages_less
  * in no run. The pool
  * comes with it when pool is not NULL. */
 struct fh_run *fh_pages_find(const void *address, struct fh_pages **pool);
+/* The run of lib/guard in which an address lies (main pool), or NULL. */
+struct fh_run *fh_pages_find_guarded(const void *address);
 /* The same in a given pool. */
 struct fh_run *fh_pages_find_in(const struct fh_pages *pages, const void *address);
 

@@ -603,18 +603,39 @@ size_t fh_pages_purge(struct fh_pages *pages, unsigned age, size_t keep, size_t 
 static _Atomic(struct fh_pages *) private_pools; /* newest first; changed under registry_lock */
 static struct fh_lock registry_lock = FH_LOCK_INIT;
 
-struct fh_run *fh_pages_find_in(const struct fh_pages *pages, const void *address)
+/* The run that holds an address of the pool's, whatever its kind: its first header may be a free span's. */
+static struct fh_run *find_first(const struct fh_pages *pages, const void *address,
+                                 uint32_t *index_)
 {
-    if (!fh_pages_contain(pages, address))
-        return NULL;
     struct fh_run *run = fh_window_run(&pages->window, address);
     uint32_t index = fh_run_index(pages, run);
     if (run->kind == FH_RUN_NONE) /* perhaps inside a huge run: those are tagged sparsely */
         run = fh_run_at(pages, (uint32_t)fh_align_down(index, FH_HUGE_SPAN));
     if (run->kind == FH_RUN_REST)
         run = fh_run_at(pages, run->head);
+    *index_ = index;
+    return run;
+}
+
+struct fh_run *fh_pages_find_in(const struct fh_pages *pages, const void *address)
+{
+    if (!fh_pages_contain(pages, address))
+        return NULL;
+    uint32_t index;
+    struct fh_run *run = find_first(pages, address, &index);
     bool is_run = run->kind == FH_RUN_BLOCKS || run->kind == FH_RUN_LARGE;
     return is_run && index - fh_run_index(pages, run) < run->span ? run : NULL;
+}
+
+struct fh_run *fh_pages_find_guarded(const void *address)
+{
+    if (!fh_pages_contain(&fh_pages_main, address))
+        return NULL;
+    uint32_t index;
+    struct fh_run *run = find_first(&fh_pages_main, address, &index);
+    return run->kind == FH_RUN_GUARDED && index - fh_run_index(&fh_pages_main, run) < run->span
+               ? run
+               : NULL;
 }
 
 struct fh_run *fh_pages_find(const void *address, struct fh_pages **pool)
@@ -724,6 +745,7 @@ int fh_pages_check(struct fh_pages *pages)
             break;
         case FH_RUN_BLOCKS:
         case FH_RUN_LARGE:
+        case FH_RUN_GUARDED:
             used += span;
             for (uint32_t i = index + 1; i < index + span; i = next_tagged(index, i, span))
                 if (fh_run_at(pages, i)->kind != FH_RUN_REST ||

@@ -47,6 +47,7 @@ enum fh_run_kind {
     FH_RUN_BUSY,      /* free, being purged outside the pool's lock */
     FH_RUN_BLOCKS,    /* blocks of one size */
     FH_RUN_LARGE,     /* one block, at base, of large_bytes */
+    FH_RUN_GUARDED,   /* lib/guard's: slots or one block; the heap does not see it */
     FH_RUN_REST,      /* a further granule of a run: `head` says where it begins */
 };
 

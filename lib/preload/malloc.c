@@ -147,17 +147,26 @@ ENTRY void cfree(void *block)
     free(block);
 }
 
+static FH_COLD void free_guarded(void *block, size_t size, size_t align, unsigned how)
+{
+    const struct fh_call call = FH_CALL_HERE();
+    fh_guarded_free_as(block, size, align, FH_HOW_MALLOC | FH_HOW_SIZED | how, &call);
+}
+
 ENTRY void free_sized(void *block, size_t size)
 {
-    (void)size;
-    free(block);
+    if (fh_may_be_guarded())
+        free_guarded(block, size, 0, 0);
+    else
+        free(block);
 }
 
 ENTRY void free_aligned_sized(void *block, size_t align, size_t size)
 {
-    (void)align;
-    (void)size;
-    free(block);
+    if (fh_may_be_guarded())
+        free_guarded(block, size, align, FH_HOW_ALIGNED);
+    else
+        free(block);
 }
 
 ENTRY size_t malloc_usable_size(void *block)

@@ -62,12 +62,33 @@ FH_INLINE void *new_aligned(size_t size, size_t align, bool may_throw)
     return FH_LIKELY(block != NULL) ? block : new_slow(size, align, may_throw);
 }
 
+/* Guarded blocks know by which operator they were made, and by which they are given back. */
+static FH_COLD void *new_guarded(size_t size, size_t align, unsigned how, bool may_throw)
+{
+    const struct fh_call call = FH_CALL_HERE();
+    const struct fh_heap *heap = fh_heap_mine();
+    if (heap == NULL || !fh_is_guarded(heap))
+        return align == 0 ? new_block(size, may_throw) : new_aligned(size, align, may_throw);
+    void *block = fh_guarded_alloc(size, align, how, &call);
+    return block != NULL ? block : new_slow(size, align, may_throw);
+}
+
+static FH_COLD void delete_guarded(void *block, size_t size, size_t align, unsigned how)
+{
+    const struct fh_call call = FH_CALL_HERE();
+    fh_guarded_free_as(block, size, align, how, &call);
+}
+
 enum { ONE = FH_TRACE_CPP, ARRAY = FH_TRACE_CPP | FH_TRACE_CPP_ARRAY };
+
+#define HOW(flags) ((flags) == ONE ? FH_HOW_NEW : FH_HOW_ARRAY)
 
 #define NEW(name, flags)                                                                           \
     ENTRY void *name(size_t size);                                                                 \
     ENTRY void *name(size_t size)                                                                  \
     {                                                                                              \
+        if (fh_may_be_guarded())                                                                   \
+            return new_guarded(size, 0, HOW(flags), true);                                         \
         return FH_TELL_ALLOC(new_block(size, true), size, 0, flags);                               \
     }
 #define NEW_NOTHROW(name, flags)                                                                   \
@@ -75,12 +96,16 @@ enum { ONE = FH_TRACE_CPP, ARRAY = FH_TRACE_CPP | FH_TRACE_CPP_ARRAY };
     ENTRY void *name(size_t size, const void *nothrow)                                             \
     {                                                                                              \
         (void)nothrow;                                                                             \
+        if (fh_may_be_guarded())                                                                   \
+            return new_guarded(size, 0, HOW(flags), false);                                        \
         return FH_TELL_ALLOC(new_block(size, false), size, 0, flags);                              \
     }
 #define NEW_ALIGNED(name, flags)                                                                   \
     ENTRY void *name(size_t size, size_t align);                                                   \
     ENTRY void *name(size_t size, size_t align)                                                    \
     {                                                                                              \
+        if (fh_may_be_guarded())                                                                   \
+            return new_guarded(size, align, HOW(flags) | FH_HOW_ALIGNED, true);                    \
         return FH_TELL_ALLOC(new_aligned(size, align, true), size, align, flags);                  \
     }
 #define NEW_ALIGNED_NOTHROW(name, flags)                                                           \
@@ -88,13 +113,19 @@ enum { ONE = FH_TRACE_CPP, ARRAY = FH_TRACE_CPP | FH_TRACE_CPP_ARRAY };
     ENTRY void *name(size_t size, size_t align, const void *nothrow)                               \
     {                                                                                              \
         (void)nothrow;                                                                             \
+        if (fh_may_be_guarded())                                                                   \
+            return new_guarded(size, align, HOW(flags) | FH_HOW_ALIGNED, false);                   \
         return FH_TELL_ALLOC(new_aligned(size, align, false), size, align, flags);                 \
     }
-/* Every delete is free: size and alignment are in the run's header. */
-#define DELETE(name, flags, ...)                                                                   \
+/* Every delete is free: size and alignment are in the run's header. Guarded blocks compare. */
+#define DELETE(name, flags, more, size_, align_, ...)                                              \
     ENTRY void name(void *block __VA_ARGS__);                                                      \
     ENTRY void name(void *block __VA_ARGS__)                                                       \
     {                                                                                              \
+        if (fh_may_be_guarded()) {                                                                 \
+            delete_guarded(block, size_, align_, HOW(flags) | (more));                             \
+            return;                                                                                \
+        }                                                                                          \
         FH_TELL_FREE(block, flags);                                                                \
         fh_entry_free(block);                                                                      \
     }
@@ -109,15 +140,19 @@ NEW_ALIGNED(_ZnwmSt11align_val_t, ONE)
 NEW_ALIGNED(_ZnamSt11align_val_t, ARRAY)
 NEW_ALIGNED_NOTHROW(_ZnwmSt11align_val_tRKSt9nothrow_t, ONE)
 NEW_ALIGNED_NOTHROW(_ZnamSt11align_val_tRKSt9nothrow_t, ARRAY)
-DELETE(_ZdlPv, ONE)
-DELETE(_ZdaPv, ARRAY)
-DELETE(_ZdlPvm, ONE, , size_t size)
-DELETE(_ZdaPvm, ARRAY, , size_t size)
-DELETE(_ZdlPvRKSt9nothrow_t, ONE, , const void *nothrow)
-DELETE(_ZdaPvRKSt9nothrow_t, ARRAY, , const void *nothrow)
-DELETE(_ZdlPvSt11align_val_t, ONE, , size_t align)
-DELETE(_ZdaPvSt11align_val_t, ARRAY, , size_t align)
-DELETE(_ZdlPvmSt11align_val_t, ONE, , size_t size, size_t align)
-DELETE(_ZdaPvmSt11align_val_t, ARRAY, , size_t size, size_t align)
-DELETE(_ZdlPvSt11align_val_tRKSt9nothrow_t, ONE, , size_t align, const void *nothrow)
-DELETE(_ZdaPvSt11align_val_tRKSt9nothrow_t, ARRAY, , size_t align, const void *nothrow)
+DELETE(_ZdlPv, ONE, 0, 0, 0)
+DELETE(_ZdaPv, ARRAY, 0, 0, 0)
+DELETE(_ZdlPvm, ONE, FH_HOW_SIZED, size, 0, , size_t size)
+DELETE(_ZdaPvm, ARRAY, FH_HOW_SIZED, size, 0, , size_t size)
+DELETE(_ZdlPvRKSt9nothrow_t, ONE, 0, 0, 0, , const void *nothrow)
+DELETE(_ZdaPvRKSt9nothrow_t, ARRAY, 0, 0, 0, , const void *nothrow)
+DELETE(_ZdlPvSt11align_val_t, ONE, FH_HOW_ALIGNED, 0, align, , size_t align)
+DELETE(_ZdaPvSt11align_val_t, ARRAY, FH_HOW_ALIGNED, 0, align, , size_t align)
+DELETE(_ZdlPvmSt11align_val_t, ONE, FH_HOW_SIZED | FH_HOW_ALIGNED, size, align, , size_t size,
+       size_t align)
+DELETE(_ZdaPvmSt11align_val_t, ARRAY, FH_HOW_SIZED | FH_HOW_ALIGNED, size, align, , size_t size,
+       size_t align)
+DELETE(_ZdlPvSt11align_val_tRKSt9nothrow_t, ONE, FH_HOW_ALIGNED, 0, align, , size_t align,
+       const void *nothrow)
+DELETE(_ZdaPvSt11align_val_tRKSt9nothrow_t, ARRAY, FH_HOW_ALIGNED, 0, align, , size_t align,
+       const void *nothrow)

@@ -4,17 +4,10 @@
  * A thread has a *recorder* (private memory) and a *ring* (ring.h). A call becomes two or three words in the
  * ring: site, tick, address, size. The work is in finding the site, since a stack belongs to it:
  *
- *   known    A small table, by return address and stack pointer, of stacks that were walked before. An entry
- *            has all the words that the walk read: return addresses, and saved frame pointers where a frame was
- *            found by one. If all of them are what they were, the walk would be the same, so the stack
- *            is. One load and one comparison a frame, no branch between them.
+ *   known    Stacks that were walked before are recognised by their words (stack/known.h).
  *   sites    When that fails the stack is walked (lib/stack, which has its own cache of rules and of the last
  *            walk), frames of this library are left out, and a hash of the rest (64 bits) finds the site or makes
  *            one, which is told with its frames in the ring.
- *
- * Entries are made only of walks that stayed on the thread's own stack and came to its end or to
- * RING_FRAMES_MAX: all words of such an entry are readable whenever the stack pointer is the same.
- * Their words are in a bump area; when that is full all entries are forgotten.
  *
  * Time. A tick is taken after an allocation and before a free, so that in the merged order a block is freed
  * before it is handed out again. The counter's instruction costs as much as the rest of a call, and with one
@@ -41,7 +34,7 @@
 
 #include "base/core/bits.h"
 #include "os/mem.h"
-#include "stack/stack.h"
+#include "stack/known.h"
 
 #include <errno.h>
 
@@ -55,14 +48,6 @@ enum {
 };
 static const uint64_t dead_ns = 1000000000; /* a heartbeat is due every 20 ms */
 
-struct known {
-    uintptr_t sp, frame;
-    uintptr_t fp, fp_mask; /* the caller's frame pointer; mask 0: the walk did not use it */
-    uint32_t how, site;
-    uint32_t count;
-    uint32_t words; /* index into the area: `count` values, then as many offsets from sp */
-};
-
 struct site {
     uint64_t hash; /* 0: nobody's */
     uint32_t number;
@@ -75,17 +60,16 @@ struct recorder {
     struct ring *ring;
     volatile uint32_t is_busy;
     uint32_t calls_until_tick;
-    uint64_t tick;  /* the last one */
-    uint64_t base;  /* its upper half is what the ring's reader knows */
-    uint64_t *area; /* of known stacks; as all that follows made when first needed */
-    uint32_t area_used;
+    uint64_t tick;         /* the last one */
+    uint64_t base;         /* its upper half is what the ring's reader knows */
+    struct fh_known known; /* its area, as all that follows, is made when first needed */
     uint32_t site_count, site_bits;
     struct site *sites;
     struct recorder *nested;
     uint64_t lost;           /* dropped since the last record */
     uint32_t dead_heartbeat; /* with is_dead: where the heartbeat stood */
     bool is_dead;            /* the command did not answer: do not wait */
-    struct known known[1 << KNOWN_BITS];
+    struct fh_known_entry entries[1 << KNOWN_BITS];
     struct fh_stack_cache stack;
 };
 
@@ -352,8 +336,8 @@ static struct recorder *recorder_for(uint32_t index)
         atomic_store_explicit(&self.recorders[index], recorder, memory_order_release);
         return recorder;
     }
-    if (recorder->area != NULL)
-        fh_os_release(recorder->area, KNOWN_AREA);
+    if (recorder->known.area != NULL)
+        fh_os_release(recorder->known.area, KNOWN_AREA);
     if (recorder->sites != NULL)
         fh_os_release(recorder->sites,
                       fh_align_up(sizeof(struct site) << recorder->site_bits, fh_os_page_size));
@@ -489,93 +473,24 @@ static uint32_t site_of(struct recorder *recorder, uint32_t how, const uintptr_t
 
 /* ---- Known stacks --------------------------------------------------------------------------- */
 
-FH_INLINE struct known *known_at(struct recorder *recorder, uintptr_t sp, uintptr_t frame,
-                                 uint32_t how)
-{
-    const uint64_t key = (sp >> 3) * 31 + frame * 7 + how;
-    return &recorder->known[key * 0x9e3779b97f4a7c15u >> (64 - KNOWN_BITS)];
-}
-
-/* Whether all words of the entry are what they were. */
-FH_INLINE bool holds(const struct recorder *recorder, const struct known *known)
-{
-    const uint64_t *values = recorder->area + known->words;
-    const uint32_t count = known->count;
-    const uint32_t *offsets = (const uint32_t *)(values + count);
-    uint64_t difference = 0;
-    for (uint32_t i = 0; i < count; i++)
-        difference |= *(const uint64_t *)(known->sp + offsets[i]) ^ values[i];
-    return difference == 0;
-}
-
-/* Room for an entry's words; what there is is forgotten when there is none left. */
-static uint64_t *take_area(struct recorder *recorder, uint32_t words)
-{
-    if (recorder->area == NULL)
-        recorder->area = fh_os_map(KNOWN_AREA);
-    if (recorder->area == NULL)
-        return NULL;
-    if (recorder->area_used + words > KNOWN_AREA / 8) {
-        __builtin_memset(recorder->known, 0, sizeof(recorder->known));
-        recorder->area_used = 0;
-    }
-    uint64_t *area = recorder->area + recorder->area_used;
-    recorder->area_used += words;
-    return area;
-}
-
-/* Whether the frame pointer of state i leads to the next state, or on to one that it leads to: only then
- * the word that it was read from decides about the walk. */
-static bool is_followed(const struct fh_stack_state *states, size_t count, size_t i)
-{
-    for (; i + 1 < count; i++) {
-        if (states[i + 1].sp == states[i].fp + 16)
-            return true;
-        if (states[i + 1].saved != 0)
-            return false;
-    }
-    return true;
-}
-
-/* Keeps a walk whose states are all there; states[0] is the caller. */
-static void know(struct recorder *recorder, struct known *known,
-                 const struct fh_stack_state *states, size_t count, uint32_t how, uint32_t site)
-{
-    uint64_t values[2 * RING_FRAMES_MAX];
-    uint32_t offsets[2 * RING_FRAMES_MAX];
-    uint32_t n = 0;
-    const uintptr_t sp = states[0].sp;
-    for (size_t i = 0; i < count; i++) {
-        if (i == 0)
-            continue; /* its words are the caller's registers */
-        values[n] = states[i].frame;
-        offsets[n++] = (uint32_t)(states[i].sp - 8 - sp);
-        if (states[i].saved != 0 && is_followed(states, count, i)) {
-            values[n] = states[i].fp;
-            offsets[n++] = (uint32_t)(states[i].saved - sp);
-        }
-    }
-    uint64_t *area = take_area(recorder, n + (n + 1) / 2);
-    if (area == NULL)
-        return;
-    __builtin_memcpy(area, values, n * sizeof(values[0]));
-    __builtin_memcpy(area + n, offsets, n * sizeof(offsets[0]));
-    *known = (struct known){.sp = sp,
-                            .frame = states[0].frame,
-                            .fp = states[0].fp,
-                            .fp_mask = is_followed(states, count, 0) ? UINTPTR_MAX : 0,
-                            .how = how,
-                            .site = site,
-                            .count = n,
-                            .words = (uint32_t)(area - recorder->area)};
-}
-
 /* The section that the entry points are in: the only code of ours below which a call can be told. */
 extern const char __start_fh_fast[] FH_HIDDEN, __stop_fh_fast[] FH_HIDDEN;
 
 static bool is_ours(uintptr_t frame)
 {
     return frame >= (uintptr_t)__start_fh_fast && frame < (uintptr_t)__stop_fh_fast;
+}
+
+static bool has_known(struct recorder *recorder)
+{
+    if (recorder->known.area == NULL)
+        recorder->known = (struct fh_known){
+            .area = fh_os_map(KNOWN_AREA),
+            .area_words = KNOWN_AREA / 8,
+            .bits = KNOWN_BITS,
+            .entries = recorder->entries,
+        };
+    return recorder->known.area != NULL;
 }
 
 static FH_NOINLINE uint32_t walk(struct recorder *recorder, uint32_t how, const uintptr_t *frame,
@@ -588,11 +503,9 @@ static FH_NOINLINE uint32_t walk(struct recorder *recorder, uint32_t how, const 
     while (skip < count && is_ours(frames[skip]))
         skip++;
     const uint32_t site = site_of(recorder, how, frames + skip, count - skip);
-    size_t state_count;
-    const struct fh_stack_state *states =
-        fh_stack_last_walk(&recorder->stack, sp, frames, count, RING_FRAMES_MAX, &state_count);
-    if (site != UINT32_MAX && states != NULL)
-        know(recorder, known_at(recorder, sp, frame[1], how), states, state_count, how, site);
+    if (site != UINT32_MAX && has_known(recorder))
+        fh_known_keep(&recorder->known, &recorder->stack, sp, frames, count, RING_FRAMES_MAX, how,
+                      site);
     return site;
 }
 
@@ -600,10 +513,10 @@ FH_INLINE uint32_t find_site(struct recorder *recorder, uint32_t how, const uint
                              uintptr_t fp)
 {
     const uintptr_t sp = (uintptr_t)(frame + 2);
-    const struct known *known = known_at(recorder, sp, frame[1], how);
-    if (FH_LIKELY(known->sp == sp && known->frame == frame[1] && known->how == how &&
-                  ((known->fp ^ fp) & known->fp_mask) == 0 && holds(recorder, known)))
-        return known->site;
+    uint32_t site;
+    if (FH_LIKELY(recorder->known.area != NULL) &&
+        FH_LIKELY(fh_known_find(&recorder->known, frame[1], sp, fp, how, FH_KNOWN_ALL, &site)))
+        return site;
     return walk(recorder, how, frame, fp);
 }
 

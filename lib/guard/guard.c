@@ -1,0 +1,362 @@
+/*
+ * guard: the table that the heap hands its calls to (heap/mode.h), and what is common to all guarded blocks.
+ *
+ * Which kind of block a request gets: a fenced one while the budget of its site and of the process allow (fence.c), a
+ * slot of a class (slots.c), a run of its own (large.c). Who gives a block back is led to its kind by the address
+ * alone: the fences' region is one range, all others are runs of the main window of kind GUARDED.
+ *
+ * A free from a signal handler that interrupted this code can't touch anything of ours: the block goes into `late`,
+ * a small array without locks, which is emptied by whoever frees next. When it is full the block stays as it is: a
+ * leak, which is better than what else could happen.
+ */
+#include "base/lock.h"
+#include "guard/pressure.h"
+#include "guard/thread.h"
+#include "heap/heap.h"
+#include "os/sys.h"
+
+#include <errno.h>
+#include <string.h>
+
+enum { LATE = 64, KNOWN_BITS = 9, AREA_WORDS = 1 << 14 };
+
+static struct {
+    _Atomic(struct fh_guard_thread *) threads;
+    _Atomic(void *) late[LATE];
+    _Atomic uint32_t late_count; /* at least so many are there */
+} guard;
+
+static bool is_started;
+
+/* ---- threads ----------------------------------------------------------------------------------- */
+
+static struct fh_guard_thread *make_thread(void)
+{
+    const size_t entries = sizeof(struct fh_known_entry) << KNOWN_BITS;
+    struct fh_guard_thread *mine = fh_meta_map(sizeof *mine);
+    if (mine == NULL)
+        return NULL;
+    mine->known.entries = fh_meta_map(entries + AREA_WORDS * 8);
+    if (mine->known.entries == NULL || !fh_quarantine_start(&mine->quarantine)) {
+        if (mine->known.entries != NULL)
+            fh_meta_unmap(mine->known.entries, entries + AREA_WORDS * 8);
+        fh_meta_unmap(mine, sizeof *mine);
+        return NULL;
+    }
+    mine->known.area = (uint64_t *)((char *)mine->known.entries + entries);
+    mine->known.area_words = AREA_WORDS;
+    mine->known.bits = KNOWN_BITS;
+    fh_random_seed(&mine->random, fh_os_random());
+    struct fh_guard_thread *first = atomic_load_explicit(&guard.threads, memory_order_relaxed);
+    do
+        mine->next = first;
+    /* release pairs with the acquire in fh_guard_threads */
+    while (!atomic_compare_exchange_weak_explicit(&guard.threads, &first, mine,
+                                                  memory_order_release, memory_order_relaxed));
+    return mine;
+}
+
+/* The heap came from another thread: what it knows of stacks is not true of this one's. */
+static void adopt(struct fh_guard_thread *mine)
+{
+    memset(mine->known.entries, 0, sizeof(struct fh_known_entry) << KNOWN_BITS);
+    memset(&mine->stack, 0, sizeof mine->stack);
+    mine->thread = fh_thread_pointer();
+    mine->tid = fh_os_gettid();
+    fh_fault_thread();
+}
+
+FH_INLINE struct fh_guard_thread *mine_of(struct fh_heap *heap)
+{
+    struct fh_guard_thread *mine = heap->guard;
+    if (FH_UNLIKELY(mine == NULL)) {
+        mine = make_thread();
+        if (mine == NULL)
+            return NULL;
+        heap->guard = mine;
+    }
+    if (FH_UNLIKELY(mine->thread != fh_thread_pointer()))
+        adopt(mine);
+    return mine;
+}
+
+struct fh_guard_thread *fh_guard_mine(void)
+{
+    return mine_of(fh_heap_current);
+}
+
+struct fh_guard_thread *fh_guard_threads(void)
+{
+    return atomic_load_explicit(&guard.threads, memory_order_acquire);
+}
+
+/* ---- late frees -------------------------------------------------------------------------------- */
+
+static void free_later(void *block)
+{
+    for (unsigned i = 0; i < LATE; i++) {
+        void *none = NULL;
+        if (atomic_compare_exchange_strong_explicit(&guard.late[i], &none, block,
+                                                    memory_order_relaxed, memory_order_relaxed)) {
+            atomic_fetch_add_explicit(&guard.late_count, 1, memory_order_relaxed);
+            return;
+        }
+    }
+}
+
+static void guard_free(void *block, size_t size, size_t align, unsigned how,
+                       const struct fh_call *call);
+
+static FH_COLD void free_late(const struct fh_call *call)
+{
+    for (unsigned i = 0; i < LATE; i++) {
+        void *block = atomic_exchange_explicit(&guard.late[i], NULL, memory_order_relaxed);
+        if (block == NULL)
+            continue;
+        atomic_fetch_sub_explicit(&guard.late_count, 1, memory_order_relaxed);
+        guard_free(block, 0, 0, FH_HOW_ANY, call);
+    }
+}
+
+/* ---- the table ---------------------------------------------------------------------------------- */
+
+static bool guard_is_mine(const void *address)
+{
+    if (fh_pages_contain(&fh_pages_main, address)) {
+        const struct fh_run *run = fh_window_run(&fh_pages_main.window, address);
+        if (run->kind == FH_RUN_GUARDED)
+            return true;
+        return (run->kind == FH_RUN_REST || run->kind == FH_RUN_NONE) &&
+               fh_pages_find_guarded(address) != NULL;
+    }
+    return fh_fence_owns(address);
+}
+
+static bool is_pressed(void)
+{
+    return FH_UNLIKELY(fh_guard_settings.is_failing || fh_guard_settings.limit != 0);
+}
+
+static void *alloc_of(struct fh_guard_thread *mine, size_t size, size_t align, unsigned how,
+                      const struct fh_call *call)
+{
+    const uint32_t number = fh_site_of(mine, call);
+    struct fh_site *site = fh_site_at(number);
+    if (site != NULL) {
+        atomic_store_explicit(&site->count,
+                              atomic_load_explicit(&site->count, memory_order_relaxed) + 1,
+                              memory_order_relaxed);
+        if (fh_fence_wanted(site)) {
+            void *block = fh_fence_alloc(size, align, how, site->stack, (site->fenced & 1) == 0);
+            if (block != NULL) {
+                mine->live += (int64_t)size;
+                return block;
+            }
+        }
+    }
+    mine->live += (int64_t)size;
+    void *block = size <= FH_CLASS_MAX - 8 && align <= FH_CLASS_ONE_MAX
+                      ? fh_slot_alloc(mine, size, align, how, number)
+                      : fh_wide_alloc(mine, size, align, how, number);
+    if (block == NULL)
+        mine->live -= (int64_t)size;
+    return block;
+}
+
+static void *guard_alloc(size_t size, size_t align, unsigned how, const struct fh_call *call)
+{
+    struct fh_guard_thread *mine = fh_guard_mine();
+    if (mine == NULL || (is_pressed() && fh_pressure_refuses(size, 0, how, call)))
+        return NULL;
+    return alloc_of(mine, size, align, how, call);
+}
+
+static void guard_free(void *block, size_t size, size_t align, unsigned how,
+                       const struct fh_call *call)
+{
+    struct fh_guard_thread *mine = fh_guard_mine();
+    if (mine == NULL)
+        return;
+    const uint32_t number = fh_site_of(mine, call);
+    if (fh_fence_owns(block)) {
+        struct fh_extent extent;
+        if (fh_fence_extent(block, &extent) && extent.is_live)
+            mine->live -= (int64_t)(extent.high - extent.low);
+        fh_fence_free(block, size, align, how, fh_site_stack(number), call);
+        return;
+    }
+    struct fh_run *run = fh_pages_find_guarded(block);
+    if (run == NULL)
+        return; /* another thread gave the run back meanwhile: it was freed twice at once */
+    if (run->class_index == FH_CLASS_LARGE)
+        fh_wide_free(mine, run, block, size, align, how, number, call);
+    else
+        fh_slot_free(mine, run, block, size, align, how, number, call);
+    if (FH_UNLIKELY(atomic_load_explicit(&guard.late_count, memory_order_relaxed) != 0))
+        free_late(call);
+}
+
+/* Whether realloc may leave the block where it is; debug mode moves it, so that who still has the old address is
+ * found out, unless it is large. */
+static bool resize_in_place(void *block, size_t size)
+{
+    struct fh_run *run = fh_pages_find_guarded(block);
+    if (run == NULL)
+        return false;
+    if (run->class_index == FH_CLASS_LARGE)
+        return fh_wide_resize(run, block, size);
+    return fh_guard_settings.mode != FH_MODE_DEBUG && fh_slot_resize(run, block, size);
+}
+
+static void *guard_resize(void *block, size_t size, const struct fh_call *call)
+{
+    struct fh_guard_block old;
+    struct fh_guard_thread *mine = fh_guard_mine();
+    if (mine == NULL || !fh_guard_find(block, &old))
+        return NULL;
+    if (fh_free_is_wrong(&old, block, 0, 0, FH_HOW_MALLOC | FH_HOW_RESIZE, call))
+        return NULL;
+    if (size > old.requested && is_pressed() &&
+        fh_pressure_refuses(size, old.requested, FH_HOW_MALLOC | FH_HOW_RESIZE, call))
+        return NULL;
+    if (resize_in_place(block, size)) {
+        mine->live += (int64_t)size - (int64_t)old.requested;
+        return block;
+    }
+    void *moved = alloc_of(mine, size, 0, FH_HOW_MALLOC, call);
+    if (moved == NULL)
+        return NULL;
+    memcpy(moved, block, fh_min(old.requested, size));
+    guard_free(block, 0, 0, FH_HOW_MALLOC | FH_HOW_RESIZE, call);
+    return moved;
+}
+
+static size_t guard_usable(const void *block)
+{
+    struct fh_guard_block found;
+    if (!fh_guard_find(block, &found))
+        return 0;
+    if (found.address == (uintptr_t)block && found.state == FH_BLOCK_LIVE)
+        return found.requested;
+    const struct fh_call call = FH_CALL_HERE();
+    const struct fh_error error = {
+        .kind = "invalid-free",
+        .address = (uintptr_t)block,
+        .function = "malloc_usable_size",
+        .call = &call,
+        .block = &found,
+        .detail = "usable size asked of a pointer that is no block",
+    };
+    fh_error(&error);
+    return 0;
+}
+
+static void guard_finish(void)
+{
+    struct fh_heap *before = fh_busy_begin();
+    fh_slots_inspect(UINT32_MAX);
+    fh_busy_end(before);
+}
+
+static void guard_count(uint64_t *allocs, uint64_t *frees)
+{
+    for (const struct fh_guard_thread *t = fh_guard_threads(); t != NULL; t = t->next)
+        for (unsigned i = 0; i <= FH_CLASS_COUNT; i++) {
+            allocs[i] += t->allocs[i];
+            frees[i] += t->frees[i];
+        }
+}
+
+static void guard_forked(void)
+{
+    struct fh_guard_thread *mine = fh_heap_current->guard;
+    if (mine != NULL)
+        mine->tid = fh_os_gettid();
+}
+
+/* ---- blocks ------------------------------------------------------------------------------------- */
+
+static bool find_in_heap(const void *address, struct fh_guard_block *out)
+{
+    struct fh_block block;
+    const struct fh_run *run = fh_pages_find(address, NULL);
+    if (run == NULL || run->manager == NULL ||
+        !run->manager->resolve(run, (uintptr_t)address, &block))
+        return false;
+    *out = (struct fh_guard_block){
+        .address = (uintptr_t)block.address,
+        .requested = block.usable,
+        .usable = block.usable,
+        .state = block.is_live ? FH_BLOCK_LIVE : FH_BLOCK_FREED,
+        .kind = "heap",
+    };
+    return true;
+}
+
+bool fh_guard_find(const void *address, struct fh_guard_block *out)
+{
+    if (is_started && fh_fence_owns(address))
+        return fh_fence_find(address, out);
+    const struct fh_run *run = fh_pages_find_guarded(address);
+    if (run == NULL)
+        return find_in_heap(address, out);
+    return run->class_index == FH_CLASS_LARGE ? fh_wide_find(run, (uintptr_t)address, out)
+                                              : fh_slot_find(run, (uintptr_t)address, out);
+}
+
+bool fh_guard_extent(const void *address, struct fh_extent *out)
+{
+    struct fh_guard_block block;
+    if (!fh_pages_contain(&fh_pages_main, address) && !fh_fence_owns(address))
+        return false;
+    if (!fh_guard_find(address, &block) || block.state == FH_BLOCK_NEVER)
+        return false;
+    *out = (struct fh_extent){
+        .low = block.address,
+        .high = block.address + block.requested,
+        .is_live = block.state == FH_BLOCK_LIVE,
+    };
+    return true;
+}
+
+size_t fh_guard_live(void)
+{
+    int64_t live = 0;
+    for (const struct fh_guard_thread *t = fh_guard_threads(); t != NULL; t = t->next)
+        live += t->live;
+    return live > 0 ? (size_t)live : 0;
+}
+
+int fh_guard_walk(int (*visit)(void *context, const struct fh_guard_block *block), void *context)
+{
+    const int result = fh_slots_walk(visit, context, false);
+    return result != 0 ? result : fh_wides_walk(visit, context, false);
+}
+
+/* ---- start -------------------------------------------------------------------------------------- */
+
+const struct fh_mode *fh_mode_start(void)
+{
+    static struct fh_mode mode = {
+        .alloc = guard_alloc,
+        .free = guard_free,
+        .free_later = free_later,
+        .resize = guard_resize,
+        .is_mine = guard_is_mine,
+        .usable = guard_usable,
+        .finish = guard_finish,
+        .count = guard_count,
+        .forked = guard_forked,
+    };
+    fh_guard_settle();
+    const struct fh_guard_settings *s = &fh_guard_settings;
+    mode.is_guarded = s->mode != FH_MODE_FAST || s->limit != 0 || s->is_failing || s->guard == 1;
+    if (!mode.is_guarded)
+        return NULL;
+    fh_canary_start();
+    fh_slots_start();
+    fh_wides_start();
+    fh_fault_start();
+    is_started = true;
+    return &mode;
+}

@@ -1,0 +1,58 @@
+/*
+ * The quarantine: freed slots wait before they are handed out again.
+ *
+ * Each thread has a ring of the slots that it freed, first in, first out, bounded by a number of slots and by their
+ * bytes. As long as a slot waits, a use after free finds zeroes (or debug mode's pattern) and harms nobody, a
+ * second free is seen, and what was written is found when the slot is used again.
+ *
+ * With uaf=sweep who has waited is not released but handed to the sweep, which releases what nobody points to.
+ */
+#include "guard/thread.h"
+#include "pages/pages.h"
+
+enum {
+    SLOTS_HARDENED =
+        1 << 10, /* 8 KiB of ring: more would push the program's data out of the cache */
+    SLOTS_DEBUG = 1 << 16,
+};
+
+bool fh_quarantine_start(struct fh_quarantine *quarantine)
+{
+    const uint32_t slots =
+        fh_guard_settings.mode == FH_MODE_DEBUG ? SLOTS_DEBUG : (uint32_t)SLOTS_HARDENED;
+    quarantine->budget = fh_guard_settings.quarantine;
+    if (quarantine->budget == 0)
+        return true;
+    quarantine->ring = fh_meta_map(slots * sizeof(void *));
+    quarantine->mask = slots - 1;
+    return quarantine->ring != NULL;
+}
+
+static size_t bytes_of(const void *block)
+{
+    return fh_pages_find_guarded(block)->block_size;
+}
+
+static void release_oldest(struct fh_guard_thread *mine)
+{
+    struct fh_quarantine *quarantine = &mine->quarantine;
+    void *block = quarantine->ring[quarantine->head & quarantine->mask];
+    quarantine->head++;
+    quarantine->count--;
+    quarantine->bytes -= bytes_of(block);
+    fh_slot_release(mine, block);
+}
+
+void fh_quarantine_put(struct fh_guard_thread *mine, void *block, size_t bytes)
+{
+    struct fh_quarantine *quarantine = &mine->quarantine;
+    if (FH_UNLIKELY(quarantine->ring == NULL || bytes > quarantine->budget)) {
+        fh_slot_release(mine, block);
+        return;
+    }
+    quarantine->ring[(quarantine->head + quarantine->count) & quarantine->mask] = block;
+    quarantine->count++;
+    quarantine->bytes += bytes;
+    while (quarantine->count > quarantine->mask || quarantine->bytes > quarantine->budget)
+        release_oldest(mine);
+}

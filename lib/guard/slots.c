@@ -1,0 +1,825 @@
+/*
+ * Slots: guarded blocks of the heap's size classes.
+ *
+ * A run (pages/run.h, kind GUARDED) is cut into slots of one size. What is known of them lies out of line, in the run's
+ * *slab*: for each slot a word (state, family, alignment, how much of it was not asked for, the sites that allocated
+ * and freed it) and a bit that says that it is free. Nothing is kept in a free slot, so nothing that a program
+ * writes there leads us astray.
+ *
+ *     run    | slot 0 | slot 1 | …                          slab   | free bits | word 0 | word 1 | …
+ *            | requested … | canary, at least 8 bytes |
+ *
+ * A slot's way:
+ *
+ *     FREE, bit set, in its run  --refill-->  FREE, at hand of a thread  --alloc-->  LIVE
+ *       ^                                          ^                                   | free
+ *       +---------- too many at hand --------------+----- the budget is used up --- WAITING (quarantine)
+ *
+ * Checks. free: does the address begin a slot, is it LIVE (else double-free: it can't be missed, the word is out of
+ * the program's reach), do family, size and alignment agree, is the canary whole. alloc: is the slot as free left
+ * it (zero in hardened mode, a pattern in debug mode), else somebody wrote to it after the free. Both again, where
+ * neither comes, in small steps at the heartbeat of debug mode (fh_slots_inspect) and at the end of the process.
+ *
+ * Randomness. A refill takes free slots of a run from a random place on; an allocation takes one of those at hand at
+ * random. Runs come from the page pool, whose window begins at a random place.
+ *
+ * Locks. A class's lock guards its lists and the bits of its runs; at hand and quarantine are the thread's own. A
+ * LIVE slot's word belongs to whoever holds the block. Two threads that free one block at the same moment both see LIVE:
+ * then it waits twice, and the second one to leave the quarantine finds that it does not wait any more.
+ *
+ * Following: hardened_malloc (out-of-line slabs, canaries, zeroing), Bonwick and Adams 2001 (magazines), Novark
+ * and Berger, "DieHarder", CCS 2010 (random placement, delayed reuse).
+ */
+#include "base/lock.h"
+#include "freehold/misuse.h"
+#include "guard/thread.h"
+#include "heap/heap.h"
+#include "os/sys.h"
+
+#include <string.h>
+
+enum {
+    CANARY_LEAST = 8,
+    REFILL_BYTES = 4096, /* a refill takes so much, … */
+    REFILL_LEAST = 2,    /* … but so many */
+    REFILL_MOST = FH_AT_HAND / 2,
+    DAMAGE_SHOWN = 64,   /* bytes that a report may show of what is damaged */
+    CHECKED_MOST = 1024, /* hardened: bytes of a slot that are checked when it is used again */
+};
+
+struct slot {
+    uint64_t state : 2; /* enum fh_block_state; WAITING and FREE are both FREED outside */
+    uint64_t family : 2;
+    uint64_t align_log : 4; /* 0: not asked for */
+    uint64_t slack : 15;    /* bytes of the slot that were not asked for */
+    uint64_t is_used : 1;   /* has been a block before */
+    uint64_t alloc_site : FH_SITE_BITS;
+    uint64_t free_site : FH_SITE_BITS;
+};
+_Static_assert(sizeof(struct slot) == 8, "a slot's word is one store");
+
+enum state { FREE, LIVE, WAITING };
+
+/* Debug mode keeps more. Times in units of 2^20 ns. */
+struct note {
+    int alloc_thread, free_thread;
+    uint32_t alloc_time, free_time;
+};
+
+struct slab {
+    struct slab *next_spare;
+    uint64_t *free_bits;
+    struct note *notes; /* debug mode; else NULL */
+    uint32_t free_count, opened;
+    bool is_listed;
+    struct slot slots[];
+};
+
+struct slot_class {
+    struct fh_lock lock;
+    uint32_t first;     /* runs with free or unopened slots, by `next` */
+    uint32_t all_first; /* all runs, by `heap_next` */
+    uint32_t runs;
+    struct slab *spare; /* of runs that were given back */
+} FH_CACHE_ALIGNED;
+
+static struct slot_class classes[FH_CLASS_COUNT];
+
+#define PAGES (&fh_pages_main)
+
+/* ---- geometry -------------------------------------------------------------------------------- */
+
+FH_INLINE struct slab *slab_of(const struct fh_run *run)
+{
+    return run->local;
+}
+
+FH_INLINE uint32_t index_of(const struct fh_run *run, size_t offset)
+{
+    return run->span == 1 ? (uint32_t)((uint64_t)offset * run->reciprocal >> 32)
+                          : (uint32_t)((uint64_t)(offset >> 10) * run->coarse >> 32);
+}
+
+FH_INLINE void *slot_at(const struct fh_run *run, uint32_t index)
+{
+    return (void *)(run->base + (size_t)index * run->block_size);
+}
+
+FH_INLINE struct fh_run *run_of(const void *block)
+{
+    struct fh_run *run = fh_window_run(&PAGES->window, block);
+    return FH_LIKELY(run->kind != FH_RUN_REST) ? run : fh_run_at(PAGES, run->head);
+}
+
+static unsigned class_for(size_t size, size_t align)
+{
+    unsigned index = fh_class_of(size);
+    if (align > 16)
+        while (index < FH_CLASS_COUNT && fh_class_size(index) % align != 0)
+            index++;
+    return index;
+}
+
+static uint32_t now_short(void)
+{
+    return (uint32_t)(fh_os_now_ns() >> 20);
+}
+
+/* ---- runs ------------------------------------------------------------------------------------ */
+
+static size_t slab_bytes(uint32_t capacity, bool has_notes)
+{
+    return sizeof(struct slab) + capacity * sizeof(struct slot) + (capacity + 63) / 64 * 8 +
+           (has_notes ? capacity * sizeof(struct note) : 0);
+}
+
+static struct slab *make_slab(struct slot_class *class, uint32_t capacity)
+{
+    const bool has_notes = fh_guard_settings.has_stacks;
+    struct slab *slab = class->spare;
+    if (slab != NULL) {
+        class->spare = slab->next_spare;
+        memset(slab, 0, slab_bytes(capacity, has_notes));
+    } else {
+        slab = fh_meta_alloc(slab_bytes(capacity, has_notes));
+        if (slab == NULL)
+            return NULL;
+    }
+    slab->free_bits = (uint64_t *)(slab->slots + capacity);
+    slab->notes = has_notes ? (struct note *)(slab->free_bits + (capacity + 63) / 64) : NULL;
+    return slab;
+}
+
+static void list_run(struct slot_class *class, struct fh_run *run)
+{
+    run->next = class->first;
+    class->first = fh_run_index(PAGES, run);
+    slab_of(run)->is_listed = true;
+}
+
+static void unlist_run(struct slot_class *class, const struct fh_run *run)
+{
+    const uint32_t index = fh_run_index(PAGES, run);
+    uint32_t *link = &class->first;
+    while (*link != index)
+        link = &fh_run_at(PAGES, *link)->next;
+    *link = run->next;
+    slab_of(run)->is_listed = false;
+}
+
+static const struct fh_owner slot_owner;
+
+static struct fh_run *new_run(struct slot_class *class, unsigned class_index)
+{
+    const uint32_t granules = fh_class_granules(class_index), size = fh_class_size(class_index);
+    const uint32_t capacity = (uint32_t)(granules * FH_GRANULE / size);
+    struct slab *slab = make_slab(class, capacity);
+    if (slab == NULL)
+        return NULL;
+    struct fh_run *run = class->runs == 0 && granules == 1
+                             ? fh_pages_alloc_sparse(PAGES)
+                             : fh_pages_alloc(PAGES, granules, 1, NULL);
+    if (run == NULL) {
+        slab->next_spare = class->spare;
+        class->spare = slab;
+        return NULL;
+    }
+    fh_run_gather_dirty(PAGES, run);
+    fh_run_shape(run, size);
+    run->local = slab;
+    run->base = (uintptr_t)fh_run_address(PAGES, run);
+    run->capacity = capacity;
+    run->available = 0;
+    run->countdown = run->used_floor = 0;
+    run->class_index = (uint8_t)class_index;
+    run->flags = FH_RUN_SLOW;
+    run->heap = NULL;
+    run->carved = 0;
+    run->manager = &slot_owner;
+    atomic_store_explicit(&run->remote, 0, memory_order_relaxed);
+    atomic_store_explicit(&run->key, FH_KEY_NOBODY, memory_order_relaxed);
+    run->heap_next = class->all_first;
+    run->heap_prev = FH_NO_RUN;
+    if (class->all_first != FH_NO_RUN)
+        fh_run_at(PAGES, class->all_first)->heap_prev = fh_run_index(PAGES, run);
+    class->all_first = fh_run_index(PAGES, run);
+    class->runs++;
+    list_run(class, run);
+    fh_run_set_kind(run, FH_RUN_GUARDED);
+    return run;
+}
+
+/* All slots are free. */
+static void give_run_back(struct slot_class *class, struct fh_run *run)
+{
+    struct slab *slab = slab_of(run);
+    unlist_run(class, run);
+    if (run->heap_prev != FH_NO_RUN)
+        fh_run_at(PAGES, run->heap_prev)->heap_next = run->heap_next;
+    else
+        class->all_first = run->heap_next;
+    if (run->heap_next != FH_NO_RUN)
+        fh_run_at(PAGES, run->heap_next)->heap_prev = run->heap_prev;
+    class->runs--;
+    slab->next_spare = class->spare;
+    class->spare = slab;
+    run->local = NULL;
+    fh_run_spread_dirty(PAGES, run);
+    fh_run_set_kind(run, FH_RUN_NONE);
+    fh_pages_free(PAGES, run);
+}
+
+/* One page more, or as many as one slot needs. */
+static void open_slots(struct fh_run *run)
+{
+    struct slab *slab = slab_of(run);
+    const size_t used = (size_t)slab->opened * run->block_size;
+    const size_t page = fh_os_page_size;
+    size_t end = fh_align_down(used + page, page);
+    uint32_t opened = (uint32_t)fh_min(end / run->block_size, run->capacity);
+    if (opened == slab->opened)
+        opened++;
+    end = fh_align_up((size_t)opened * run->block_size, page);
+    size_t more = 0;
+    for (size_t at = fh_align_down(used, page); at < end; at += page) {
+        const uint64_t bit = (uint64_t)1 << (at >> fh_os_page_shift);
+        const bool is_new = at >= used;
+        if ((run->dirty & bit) == 0) {
+            more++;
+            run->dirty |= bit;
+        } else if (is_new) {
+            memset((void *)(run->base + at), 0, page); /* somebody had it before */
+        }
+    }
+    fh_pages_count(PAGES, more, 0);
+    for (uint32_t i = slab->opened; i < opened; i++)
+        slab->free_bits[i / 64] |= (uint64_t)1 << (i & 63);
+    slab->free_count += opened - slab->opened;
+    slab->opened = opened;
+    run->available = opened;
+}
+
+/* ---- at hand --------------------------------------------------------------------------------- */
+
+static uint32_t refill_size(unsigned class_index)
+{
+    const uint32_t count = REFILL_BYTES / fh_class_size(class_index);
+    return count < REFILL_LEAST ? REFILL_LEAST : count > REFILL_MOST ? REFILL_MOST : count;
+}
+
+static void take_bits(struct fh_at_hand *hand, struct fh_run *run, uint32_t want,
+                      struct fh_random *random)
+{
+    struct slab *slab = slab_of(run);
+    const uint32_t words = (slab->opened + 63) / 64;
+    uint32_t word = fh_random_below(random, words);
+    for (uint32_t n = 0; n < words && want > 0; n++, word = word + 1 < words ? word + 1 : 0)
+        while (slab->free_bits[word] != 0 && want > 0) {
+            const uint64_t all = slab->free_bits[word];
+            /* From a random bit on, around the end. */
+            const unsigned turn = (unsigned)(fh_random_next(random) >> 58);
+            const uint64_t turned = turn == 0 ? all : all >> turn | all << (64 - turn);
+            const unsigned bit = ((unsigned)__builtin_ctzll(turned) + turn) & 63;
+            slab->free_bits[word] &= ~((uint64_t)1 << bit);
+            slab->free_count--;
+            want--;
+            hand->slots[hand->count++] = slot_at(run, word * 64 + bit);
+        }
+}
+
+static void inspect_some(struct fh_guard_thread *mine);
+
+/* False: no memory. */
+static FH_NOINLINE bool refill(struct fh_guard_thread *mine, unsigned class_index)
+{
+    struct slot_class *class = &classes[class_index];
+    struct fh_at_hand *hand = &mine->at_hand[class_index];
+    inspect_some(mine);
+    fh_lock_acquire(&class->lock);
+    const uint32_t want = refill_size(class_index);
+    while (hand->count < want) {
+        struct fh_run *run = class->first != FH_NO_RUN ? fh_run_at(PAGES, class->first) : NULL;
+        if (run == NULL && (hand->count > 0 || (run = new_run(class, class_index)) == NULL))
+            break;
+        struct slab *slab = slab_of(run);
+        if (slab->free_count < want && slab->opened < run->capacity)
+            open_slots(run);
+        take_bits(hand, run, want - hand->count, &mine->random);
+        if (slab->free_count == 0 && slab->opened == run->capacity)
+            unlist_run(class, run);
+    }
+    fh_lock_release(&class->lock);
+    return hand->count > 0;
+}
+
+/* Half of what is at hand, back to the runs. */
+static FH_NOINLINE void flush(struct fh_at_hand *hand, unsigned class_index)
+{
+    struct slot_class *class = &classes[class_index];
+    fh_lock_acquire(&class->lock);
+    while (hand->count > FH_AT_HAND / 2) {
+        const void *block = hand->slots[--hand->count];
+        struct fh_run *run = run_of(block);
+        struct slab *slab = slab_of(run);
+        const uint32_t index = index_of(run, (uintptr_t)block - run->base);
+        slab->free_bits[index / 64] |= (uint64_t)1 << (index & 63);
+        slab->free_count++;
+        if (!slab->is_listed)
+            list_run(class, run);
+        if (slab->free_count == slab->opened && class->runs > 1)
+            give_run_back(class, run);
+    }
+    fh_lock_release(&class->lock);
+}
+
+/* ---- what a report says of a slot ------------------------------------------------------------- */
+
+static void describe(const struct fh_run *run, uint32_t index, struct fh_guard_block *out)
+{
+    const struct slab *slab = slab_of(run);
+    const struct slot slot = slab->slots[index];
+    *out = (struct fh_guard_block){
+        .address = (uintptr_t)slot_at(run, index),
+        .requested = run->block_size - slot.slack,
+        .usable = run->block_size,
+        .align = slot.align_log != 0 ? (size_t)1 << slot.align_log : 0,
+        .state = slot.state == LIVE ? FH_BLOCK_LIVE
+                 : slot.is_used     ? FH_BLOCK_FREED
+                                    : FH_BLOCK_NEVER,
+        .family = slot.family,
+        .alloc_stack = fh_site_stack(slot.alloc_site),
+        .free_stack = slot.state != LIVE ? fh_site_stack(slot.free_site) : 0,
+        .kind = "slot",
+    };
+    if (slab->notes == NULL)
+        return;
+    const struct note *note = &slab->notes[index];
+    out->alloc_thread = note->alloc_thread;
+    out->alloc_ns = (uint64_t)note->alloc_time << 20;
+    if (slot.state == LIVE)
+        return;
+    out->free_thread = note->free_thread;
+    out->free_ns = (uint64_t)note->free_time << 20;
+}
+
+bool fh_slot_find(const struct fh_run *run, uintptr_t address, struct fh_guard_block *out)
+{
+    const struct slab *slab = slab_of(run);
+    if (slab == NULL || address < run->base)
+        return false;
+    const uint32_t index = index_of(run, address - run->base);
+    if (index >= slab->opened)
+        return false;
+    describe(run, index, out);
+    return true;
+}
+
+static bool resolve(const struct fh_run *run, uintptr_t address, struct fh_block *out)
+{
+    struct fh_guard_block block;
+    if (!fh_slot_find(run, address, &block))
+        return false;
+    *out = (struct fh_block){
+        .address = (void *)block.address,
+        .usable = block.requested,
+        .is_live = block.state == FH_BLOCK_LIVE,
+    };
+    return true;
+}
+
+static const struct fh_owner slot_owner = {.name = "guarded", .resolve = resolve};
+
+/* A slot's bytes [low, high) are not what they must be. */
+static FH_COLD void report_damage(const struct fh_run *run, uint32_t index, uintptr_t low,
+                                  uintptr_t high, const uint8_t *expected,
+                                  const struct fh_call *call, const char *function)
+{
+    struct fh_guard_block block;
+    describe(run, index, &block);
+    const bool is_live = block.state == FH_BLOCK_LIVE;
+    const struct fh_error error = {
+        .kind = is_live ? "heap-buffer-overflow" : "heap-use-after-free",
+        .address = low,
+        .size = high - low,
+        .access = FH_ACCESS_WRITE,
+        .function = function,
+        .call = call,
+        .block = &block,
+        .damage_low = low,
+        .damage_high = high,
+        .expected = expected,
+        .detail = is_live ? "the bytes behind the block were overwritten"
+                          : "the block was written to after it was freed",
+    };
+    fh_error(&error);
+}
+
+/* The canary of a live slot. */
+static FH_COLD void report_canary(const struct fh_run *run, uint32_t index, uintptr_t low,
+                                  uintptr_t high, const struct fh_call *call, const char *function)
+{
+    uint8_t expected[DAMAGE_SHOWN];
+    fh_canary_tell(low, expected, sizeof expected);
+    report_damage(run, index, low, high, expected, call, function);
+}
+
+/* ---- the fill of free slots -------------------------------------------------------------------- */
+
+static uint64_t fill_of_freed(const struct slot *slot)
+{
+    return fh_guard_settings.is_filling ? FH_FILL_FREED(fh_site_stack(slot->free_site)) : 0;
+}
+
+static void fill_words(void *block, size_t size, uint64_t word)
+{
+    uint64_t *words = block;
+    for (size_t i = 0; i < size / 8; i++)
+        words[i] = word;
+    memcpy((char *)block + size / 8 * 8, &word, size & 7);
+}
+
+/* Whether the first `size` bytes (a multiple of 8) are as the free left them; else where they are not. */
+static bool is_untouched(const void *block, size_t size, uint64_t word, uintptr_t *low,
+                         uintptr_t *high)
+{
+    const uint64_t *words = block;
+    uint64_t difference = 0;
+    for (size_t i = 0; i < size / 8; i++)
+        difference |= words[i] ^ word;
+    if (FH_LIKELY(difference == 0))
+        return true;
+    const unsigned char *bytes = block, *expected = (const unsigned char *)&word;
+    *low = 0;
+    for (size_t i = 0; i < size; i++)
+        if (bytes[i] != expected[i & 7]) {
+            *low = *low != 0 ? *low : (uintptr_t)(bytes + i);
+            *high = (uintptr_t)(bytes + i + 1);
+        }
+    return false;
+}
+
+/* Such an error, told: `word` is what the free had left there. */
+static FH_COLD void report_touched(const struct fh_run *run, uint32_t index, uintptr_t low,
+                                   uintptr_t high, uint64_t word)
+{
+    uint8_t expected[DAMAGE_SHOWN];
+    for (size_t i = 0; i < sizeof expected; i++)
+        expected[i] = (uint8_t)(word >> ((low + i) & 7) * 8);
+    report_damage(run, index, low, high, expected, NULL, NULL);
+}
+
+/* ---- allocation -------------------------------------------------------------------------------- */
+
+static size_t checked_bytes(const struct fh_run *run)
+{
+    return fh_guard_settings.is_filling ? run->block_size
+                                        : fh_min(run->block_size, (uint32_t)CHECKED_MOST);
+}
+
+static struct slot live_slot(size_t slack, size_t align, unsigned how, uint32_t site)
+{
+    return (struct slot){
+        .state = LIVE,
+        .family = how & FH_HOW_FAMILY,
+        .align_log = (align != 0 ? fh_log2(fh_max(align, 2)) : 0) & 15,
+        .slack = slack & 0x7fff,
+        .is_used = 1,
+        .alloc_site = site & FH_SITES_MOST,
+    };
+}
+
+void *fh_slot_alloc(struct fh_guard_thread *mine, size_t size, size_t align, unsigned how,
+                    uint32_t site)
+{
+    const unsigned class_index = class_for(size + CANARY_LEAST, align);
+    struct fh_at_hand *hand = &mine->at_hand[class_index];
+    if (FH_UNLIKELY(hand->count == 0) && !refill(mine, class_index))
+        return NULL;
+    const uint32_t pick = fh_random_below(&mine->random, hand->count);
+    void *block = hand->slots[pick];
+    hand->slots[pick] = hand->slots[--hand->count];
+    struct fh_run *run = run_of(block);
+    struct slab *slab = slab_of(run);
+    const uint32_t index = index_of(run, (uintptr_t)block - run->base);
+    struct slot *slot = &slab->slots[index];
+    uintptr_t low = 0, high = 0;
+    const bool is_filling = fh_guard_settings.is_filling;
+    if (slot->is_used && (is_filling || fh_guard_settings.is_zeroing) &&
+        FH_UNLIKELY(!is_untouched(block, checked_bytes(run), fill_of_freed(slot), &low, &high))) {
+        report_touched(run, index, low, high, fill_of_freed(slot));
+        memset(block, 0, run->block_size);
+    }
+    if (how & FH_HOW_ZEROED) {
+        if (is_filling || !fh_guard_settings.is_zeroing || run->block_size > CHECKED_MOST)
+            memset(block, 0, size);
+    } else if (is_filling) {
+        fill_words(block, size, FH_FILL_NEW(fh_site_stack(site)));
+    }
+    fh_canary_fill((uintptr_t)block + size, (uintptr_t)block + run->block_size);
+    *slot = live_slot(run->block_size - size, how & FH_HOW_ALIGNED ? align : 0, how, site);
+    if (slab->notes != NULL)
+        slab->notes[index] = (struct note){.alloc_thread = mine->tid, .alloc_time = now_short()};
+    mine->allocs[class_index]++;
+    return block;
+}
+
+/* ---- free -------------------------------------------------------------------------------------- */
+
+static FH_COLD void report_free(const char *kind, const struct fh_guard_block *block,
+                                const void *address, size_t size, const struct fh_call *call,
+                                const char *function, const char *detail)
+{
+    const struct fh_error error = {
+        .kind = kind,
+        .address = (uintptr_t)address,
+        .size = size,
+        .function = function,
+        .call = call,
+        .block = block,
+        .detail = detail,
+    };
+    fh_error(&error);
+}
+
+/* The name of what was called, for reports. */
+static const char *name_of_free(unsigned how)
+{
+    if (how & FH_HOW_RESIZE)
+        return "realloc";
+    switch (how & FH_HOW_FAMILY) {
+    case FH_HOW_NEW:
+        return "operator delete";
+    case FH_HOW_ARRAY:
+        return "operator delete[]";
+    default:
+        return "free";
+    }
+}
+
+/* Everything that can be wrong with a free; false: it was told, and nothing is to be done. `block` is described
+ * when it is no slot. */
+FH_COLD bool fh_free_is_wrong(const struct fh_guard_block *block, const void *address, size_t size,
+                              size_t align, unsigned how, const struct fh_call *call)
+{
+    const char *function = name_of_free(how);
+    if (block->address != (uintptr_t)address) {
+        report_free(block->state == FH_BLOCK_LIVE ? "interior-free" : "invalid-free", block,
+                    address, 0, call, function, "the address is inside a block, not its beginning");
+        return true;
+    }
+    if (block->state != FH_BLOCK_LIVE) {
+        report_free(block->state == FH_BLOCK_FREED ? "double-free" : "invalid-free", block, address,
+                    0, call, function,
+                    block->state == FH_BLOCK_FREED ? "the block is free already"
+                                                   : "the address was never a block");
+        return true;
+    }
+    if (how == FH_HOW_ANY)
+        return false;
+    if ((how & FH_HOW_FAMILY) != block->family) {
+        report_free("alloc-dealloc-mismatch", block, address, 0, call, function, NULL);
+        return true;
+    }
+    if ((how & FH_HOW_SIZED) && size != block->requested) {
+        report_free("size-mismatch", block, address, size, call, function,
+                    "the size given is not that of the block");
+        return true;
+    }
+    if ((how & FH_HOW_FAMILY) != FH_HOW_MALLOC && (how & FH_HOW_ALIGNED) != 0 &&
+        align != block->align) {
+        report_free("size-mismatch", block, address, align, call, function,
+                    "the alignment given is not that of the block");
+        return true;
+    }
+    if ((how & FH_HOW_FAMILY) != FH_HOW_MALLOC && (how & FH_HOW_ALIGNED) == 0 &&
+        block->align != 0) {
+        report_free("alloc-dealloc-mismatch", block, address, 0, call, function,
+                    "the block has an alignment of its own, which the operator was not told");
+        return true;
+    }
+    return false;
+}
+
+FH_INLINE bool is_suspect(const struct fh_run *run, const struct slot *slot, size_t size,
+                          size_t align, unsigned how)
+{
+    if (slot->state != LIVE || (how & FH_HOW_FAMILY) != slot->family)
+        return true;
+    if ((how & FH_HOW_SIZED) && size != run->block_size - slot->slack)
+        return true;
+    (void)align;
+    return (how & FH_HOW_FAMILY) != FH_HOW_MALLOC &&
+           ((how & FH_HOW_ALIGNED) != 0 || slot->align_log != 0);
+}
+
+void fh_slot_release(struct fh_guard_thread *mine, void *block)
+{
+    struct fh_run *run = run_of(block);
+    const uint32_t index = index_of(run, (uintptr_t)block - run->base);
+    struct slot *slot = &slab_of(run)->slots[index];
+    if (FH_UNLIKELY(slot->state != WAITING)) {
+        struct fh_guard_block described;
+        describe(run, index, &described);
+        report_free("double-free", &described, block, 0, NULL, "free",
+                    "two threads freed the block at the same moment");
+        return;
+    }
+    slot->state = FREE;
+    struct fh_at_hand *hand = &mine->at_hand[run->class_index];
+    if (FH_UNLIKELY(hand->count == FH_AT_HAND))
+        flush(hand, run->class_index);
+    hand->slots[hand->count++] = block;
+}
+
+void fh_slot_free(struct fh_guard_thread *mine, struct fh_run *run, void *block, size_t size,
+                  size_t align, unsigned how, uint32_t site, const struct fh_call *call)
+{
+    struct slab *slab = slab_of(run);
+    const size_t offset = (uintptr_t)block - run->base;
+    const uint32_t index = index_of(run, offset);
+    struct slot *slot = &slab->slots[index];
+    uintptr_t low, high;
+    if (FH_UNLIKELY(index >= slab->opened || (size_t)index * run->block_size != offset ||
+                    is_suspect(run, slot, size, align, how))) {
+        struct fh_guard_block described = {.address = (uintptr_t)block, .state = FH_BLOCK_NEVER};
+        if (index < slab->opened)
+            describe(run, index, &described);
+        if (fh_free_is_wrong(&described, block, size, align, how, call))
+            return;
+    }
+    if (FH_UNLIKELY(!fh_canary_holds((uintptr_t)block + run->block_size - slot->slack,
+                                     (uintptr_t)block + run->block_size, &low, &high)))
+        report_canary(run, index, low, high, call, name_of_free(how));
+    slot->state = WAITING;
+    slot->free_site = site & FH_SITES_MOST;
+    if (slab->notes != NULL) {
+        slab->notes[index].free_thread = mine->tid;
+        slab->notes[index].free_time = now_short();
+    }
+    if (fh_guard_settings.is_filling)
+        fill_words(block, run->block_size, fill_of_freed(slot));
+    else if (fh_guard_settings.is_zeroing)
+        memset(block, 0, run->block_size);
+    mine->live -= (int64_t)(run->block_size - slot->slack);
+    mine->frees[run->class_index]++;
+    fh_quarantine_put(mine, block, run->block_size);
+}
+
+bool fh_slot_resize(struct fh_run *run, void *block, size_t size)
+{
+    const uint32_t index = index_of(run, (uintptr_t)block - run->base);
+    struct slot *slot = &slab_of(run)->slots[index];
+    const size_t old = run->block_size - slot->slack;
+    if (size + CANARY_LEAST > run->block_size || size < run->block_size / 2)
+        return false;
+    if (size > old) /* what was canary must not tell the program its secret */
+        memset((char *)block + old, 0, size - old);
+    fh_canary_fill((uintptr_t)block + size, (uintptr_t)block + run->block_size);
+    slot->slack = (run->block_size - size) & 0x7fff;
+    return true;
+}
+
+/* ---- inspection -------------------------------------------------------------------------------- */
+
+/* Lock held: the run stays. Other threads may be in the middle of an allocation or a free; what they change
+ * meanwhile is looked at twice before it is told. */
+static void inspect_slot(const struct fh_run *run, uint32_t index)
+{
+    volatile struct slot *slot = &slab_of(run)->slots[index];
+    const struct slot before = *slot;
+    const uintptr_t block = (uintptr_t)slot_at(run, index);
+    uintptr_t low, high;
+    if (before.state == LIVE) {
+        if (fh_canary_holds(block + run->block_size - before.slack, block + run->block_size, &low,
+                            &high))
+            return;
+    } else if (before.state != WAITING || is_untouched((void *)block, checked_bytes(run),
+                                                       fill_of_freed(&before), &low, &high)) {
+        return;
+    }
+    atomic_thread_fence(memory_order_seq_cst);
+    const struct slot after = *slot;
+    if (memcmp(&before, &after, sizeof before) != 0)
+        return;
+    if (before.state == LIVE) { /* told once: what was damaged is right again */
+        report_canary(run, index, low, high, NULL, NULL);
+        fh_canary_fill(low, high);
+    } else {
+        report_touched(run, index, low, high, fill_of_freed(&before));
+        fill_words((void *)block, run->block_size, fill_of_freed(&before));
+    }
+}
+
+static void inspect_run(const struct fh_run *run)
+{
+    for (uint32_t i = 0; i < slab_of(run)->opened; i++)
+        inspect_slot(run, i);
+}
+
+/* Where the last inspection ended. */
+static struct {
+    struct fh_lock lock;
+    unsigned class_index;
+    uint32_t run; /* granule; FH_NO_RUN: the next class's first */
+} inspection;
+
+void fh_slots_inspect(unsigned runs)
+{
+    if (!fh_guard_settings.is_filling || !fh_lock_try(&inspection.lock))
+        return;
+    for (unsigned looked = 0, turns = 0; looked < runs && turns <= FH_CLASS_COUNT;) {
+        struct slot_class *class = &classes[inspection.class_index];
+        fh_lock_acquire(&class->lock);
+        uint32_t index = class->all_first;
+        /* The run may be gone: then from the class's beginning. */
+        for (uint32_t i = index; i != FH_NO_RUN; i = fh_run_at(PAGES, i)->heap_next)
+            if (i == inspection.run)
+                index = i;
+        if (index != FH_NO_RUN) {
+            inspect_run(fh_run_at(PAGES, index));
+            index = fh_run_at(PAGES, index)->heap_next;
+            looked++;
+        }
+        inspection.run = index;
+        if (index == FH_NO_RUN) {
+            inspection.class_index = (inspection.class_index + 1) % FH_CLASS_COUNT;
+            turns++;
+        }
+        fh_lock_release(&class->lock);
+    }
+    fh_lock_release(&inspection.lock);
+}
+
+/* A run's inspection takes microseconds; one in so many refills of a thread. */
+static void inspect_some(struct fh_guard_thread *mine)
+{
+    if (fh_guard_settings.is_filling && (++mine->beat & 15) == 0)
+        fh_slots_inspect(1);
+}
+
+/* ---- all of them ------------------------------------------------------------------------------- */
+
+int fh_slots_walk(int (*visit)(void *context, const struct fh_guard_block *block), void *context,
+                  bool is_all)
+{
+    int result = 0;
+    for (unsigned c = 1; c < FH_CLASS_COUNT && result == 0; c++) {
+        fh_lock_acquire(&classes[c].lock);
+        for (uint32_t i = classes[c].all_first; i != FH_NO_RUN && result == 0;
+             i = fh_run_at(PAGES, i)->heap_next) {
+            const struct fh_run *run = fh_run_at(PAGES, i);
+            for (uint32_t n = 0; n < slab_of(run)->opened && result == 0; n++) {
+                struct fh_guard_block block;
+                describe(run, n, &block);
+                if (block.state == FH_BLOCK_LIVE || (is_all && block.state == FH_BLOCK_FREED))
+                    result = visit(context, &block);
+            }
+        }
+        fh_lock_release(&classes[c].lock);
+    }
+    return result;
+}
+
+int fh_slots_check(void)
+{
+    int broken = 0;
+    for (unsigned c = 1; c < FH_CLASS_COUNT; c++) {
+        fh_lock_acquire(&classes[c].lock);
+        uint32_t runs = 0;
+        for (uint32_t i = classes[c].all_first; i != FH_NO_RUN;
+             i = fh_run_at(PAGES, i)->heap_next, runs++) {
+            const struct fh_run *run = fh_run_at(PAGES, i);
+            const struct slab *slab = slab_of(run);
+            uint32_t free_count = 0;
+            for (uint32_t n = 0; n < slab->opened; n++)
+                if (slab->free_bits[n / 64] >> (n & 63) & 1) {
+                    free_count++;
+                    if (slab->slots[n].state != FREE) {
+                        fh_broken("slot %u of run %u is in state %u and in its free bits", n, i,
+                                  (unsigned)slab->slots[n].state);
+                        broken++;
+                    }
+                }
+            if (free_count != slab->free_count ||
+                (slab->is_listed != (free_count > 0 || slab->opened < run->capacity))) {
+                fh_broken("run %u has %u free slots, not %u, or is in the wrong list", i,
+                          free_count, slab->free_count);
+                broken++;
+            }
+        }
+        if (runs != classes[c].runs) {
+            fh_broken("class %u has %u runs, not %u", c, runs, classes[c].runs);
+            broken++;
+        }
+        fh_lock_release(&classes[c].lock);
+    }
+    return broken;
+}
+
+void fh_slots_start(void)
+{
+    fh_locks_register(&inspection.lock,
+                      FH_FLOOR_GUARD); /* first: it is held while classes are taken */
+    for (unsigned c = 1; c < FH_CLASS_COUNT; c++)
+        fh_locks_register(&classes[c].lock, FH_FLOOR_GUARD);
+}

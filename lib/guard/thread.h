@@ -1,0 +1,113 @@
+/*
+ * thread.h: what a thread of a guarded process has: blocks at hand, its part of the quarantine, known stacks.
+ *
+ * It hangs on the thread's heap (struct fh_heap.guard), and with the heap it goes from a thread that ends to one that
+ * begins. Only the heap's thread touches it, inside fh_busy_begin.
+ */
+#ifndef FH_GUARD_THREAD_H
+#define FH_GUARD_THREAD_H
+
+#include "base/core/random.h"
+#include "guard/guard.h"
+#include "heap/classes.h"
+#include "stack/known.h"
+
+#define FH_AT_HAND 32u /* free slots of a class that a thread keeps */
+
+struct fh_run;
+
+struct fh_at_hand {
+    uint32_t count;
+    void *slots[FH_AT_HAND];
+};
+
+/* First in, first out; `ring` has room for a power of two. */
+struct fh_quarantine {
+    void **ring;
+    uint32_t mask, head, count;
+    size_t bytes, budget;
+};
+
+struct fh_guard_thread {
+    uintptr_t thread; /* whose stacks `known` knows: the thread pointer */
+    int tid;
+    uint32_t beat; /* slow paths so far: what happens now and then happens by it */
+    struct fh_random random;
+    struct fh_quarantine quarantine;
+    struct fh_known known;
+    struct fh_stack_cache stack;
+    int64_t live; /* requested bytes that it allocated, less those that it freed */
+    uint64_t allocs[FH_CLASS_COUNT + 1], frees[FH_CLASS_COUNT + 1];
+    struct fh_guard_thread *next; /* all that ever were; never removed */
+    struct fh_at_hand at_hand[FH_CLASS_COUNT];
+};
+
+/* The calling thread's; made at its first call; NULL: no memory. */
+struct fh_guard_thread *fh_guard_mine(void);
+/* All of them, for counts; each may be running. */
+struct fh_guard_thread *fh_guard_threads(void);
+
+/* The site of a call. */
+uint32_t fh_site_of(struct fh_guard_thread *mine, const struct fh_call *call);
+
+/* ---- slots.c: blocks of classes ---- */
+
+void *fh_slot_alloc(struct fh_guard_thread *mine, size_t size, size_t align, unsigned how,
+                    uint32_t site);
+void fh_slot_free(struct fh_guard_thread *mine, struct fh_run *run, void *block, size_t size,
+                  size_t align, unsigned how, uint32_t site, const struct fh_call *call);
+/* In place: true when it could be. */
+bool fh_slot_resize(struct fh_run *run, void *block, size_t size);
+bool fh_slot_find(const struct fh_run *run, uintptr_t address, struct fh_guard_block *out);
+/* A block that nobody may point to any more: back to whoever asks next. Any thread. */
+void fh_slot_release(struct fh_guard_thread *mine, void *block);
+/* Visits live (and, is_all, waiting) slots; stops when visit returns non-zero, and returns that. Takes each class's
+ * lock. */
+int fh_slots_walk(int (*visit)(void *context, const struct fh_guard_block *block), void *context,
+                  bool is_all);
+/* Canaries of live slots and the fill of waiting ones; reports what is damaged. In small steps, `runs` of them. */
+void fh_slots_inspect(unsigned runs);
+int fh_slots_check(void);
+void fh_slots_start(void);
+
+/* ---- large.c: blocks of their own ---- */
+
+void *fh_wide_alloc(struct fh_guard_thread *mine, size_t size, size_t align, unsigned how,
+                    uint32_t site);
+void fh_wide_free(struct fh_guard_thread *mine, struct fh_run *run, void *block, size_t size,
+                  size_t align, unsigned how, uint32_t site, const struct fh_call *call);
+bool fh_wide_resize(struct fh_run *run, void *block, size_t size);
+bool fh_wide_find(const struct fh_run *run, uintptr_t address, struct fh_guard_block *out);
+int fh_wides_walk(int (*visit)(void *context, const struct fh_guard_block *block), void *context,
+                  bool is_all);
+void fh_wides_start(void);
+
+/* ---- quarantine.c ---- */
+
+/* A freed slot waits; who waited longest is released when the thread's budget is used up. */
+void fh_quarantine_put(struct fh_guard_thread *mine, void *block, size_t bytes);
+/* Room for the thread's; false: no memory, blocks are released at once. */
+bool fh_quarantine_start(struct fh_quarantine *quarantine);
+
+/* ---- what is asked of a free (slots.c) ---- */
+
+/* Everything that can be wrong with it; true: it was told, and nothing is to be done. */
+bool fh_free_is_wrong(const struct fh_guard_block *block, const void *address, size_t size,
+                      size_t align, unsigned how, const struct fh_call *call);
+
+/* ---- budget.c ---- */
+
+/* Work that is worth `ns` of the processor's time; false: the share of the time that this mode may cost is used up. */
+bool fh_budget_take(uint32_t ns);
+
+/* ---- canary.c ---- */
+
+/* Fills [from, to) with bytes that depend on the address and on the process's secret; none is 0. */
+void fh_canary_fill(uintptr_t from, uintptr_t to);
+/* Whether all are there; else the first and the end of the last that are not. */
+bool fh_canary_holds(uintptr_t from, uintptr_t to, uintptr_t *low, uintptr_t *high);
+/* The bytes that belong there. */
+void fh_canary_tell(uintptr_t from, uint8_t *bytes, size_t size);
+void fh_canary_start(void);
+
+#endif
