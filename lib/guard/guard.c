@@ -357,6 +357,7 @@ const struct fh_mode *fh_mode_start(void)
     fh_slots_start();
     fh_wides_start();
     fh_fault_start();
+    fh_executable_stack_start();
     is_started = true;
     return &mode;
 }
