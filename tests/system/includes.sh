@@ -20,7 +20,7 @@ includes_of() (
             may["lib/pages"] = "base os"
             may["lib/stack"] = "base os"
             may["lib/scan"] = "base os pages"
-            may["lib/heap"] = "base os/sys.h os/relay.h pages stack"
+            may["lib/heap"] = "base os/sys.h os/relay.h pages stack scan/scan.h"
             may["lib/place"] = "base os/sys.h pages"
             may["lib/collect"] = "base os pages scan"
             may["lib/paging"] = "base os pages place"
