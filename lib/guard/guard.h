@@ -137,6 +137,13 @@ void fh_fault_thread(void); /* a thread's first call, inside fh_busy_begin */
  * for a report's `detail`; NULL: it lies in none. Lock-free. */
 const char *fh_region_explain(const void *address);
 
+/* ---- executable stacks (executable.c) ------------------------------------------------------------ */
+
+/* In hardened mode: warns, once a process, when the program makes stacks executable; or the module in which a
+ * return address lies, that of a call from a place not known yet. */
+void fh_executable_stack_start(void);
+void fh_executable_stack_look(uintptr_t pc);
+
 /* ---- errors (report.c) --------------------------------------------------------------------------- */
 
 enum fh_access { FH_ACCESS_NONE, FH_ACCESS_READ, FH_ACCESS_WRITE, FH_ACCESS_UNKNOWN };
