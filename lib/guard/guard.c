@@ -386,10 +386,6 @@ const struct fh_mode *fh_mode_start(void)
     fh_wides_start();
     fh_sweep_start();
     fh_fault_start();
-<<<<<<< HEAD
-=======
     fh_executable_stack_start();
-    is_started = true;
->>>>>>> protect
     return &mode;
 }
