@@ -22,6 +22,7 @@
 #include "settings.h"
 #include "summary.h"
 #include "supervise.h"
+#include "sweep.h"
 #include "term.h"
 
 #include <errno.h>
@@ -454,6 +455,9 @@ int cli_run(int argc, char **argv)
     static struct request request;
     static struct program program;
     char library[PATH_MAX];
+    if (sweep_is_wanted(argc, argv)) {
+        return cli_sweep(argc, argv);
+    }
     int status = read_request(&request, argc, argv);
     if (status >= 0) {
         return status;

@@ -1,59 +1,75 @@
 /*
  * Fenced blocks: each on pages of its own, with an inaccessible page on both sides.
  *
- * Layout. One region of address space, reserved at the first use and filled from its beginning by chunks of
- * CHUNK_PAGES pages (2 MiB). A chunk belongs to a class: its slots have 1, 2, 4, 8 or 16 data pages, and look so:
+ * Layout. One region of address space, reserved at the first use and filled from its beginning by
+ * chunks of CHUNK_PAGES pages (2 MiB). A chunk belongs to a class: its slots have 1, 2, 4, 8 or 16
+ * data pages, and look so:
  *
  *     | guard | data … | guard | data … | guard | … | guard (what does not make a slot) |
  *
- * so neighbours share a guard page, and chunk, slot and place in the slot follow from an address by a subtraction
- * and a division. A block lies at the end of its data pages, as near as its alignment permits, or at their
- * beginning. Of the data pages only those that the block touches are accessible: a block of 40 KiB in a slot of 16
- * pages costs ten. What it leaves of them is filled with a canary (a secret mixed with the address, and no byte of it
- * below 0x80, so that neither a terminator nor text passes for it) that is looked at when the block is freed.
+ * so neighbours share a guard page, and chunk, slot and place in the slot follow from an address by
+ * a subtraction and a division. A block lies at the end of its data pages, as near as its alignment
+ * permits, or at their beginning. Of the data pages only those that the block touches are
+ * accessible: a block of 40 KiB in a slot of 16 pages costs ten. What it leaves of them is filled
+ * with a canary (a secret mixed with the address, and no byte of it below 0x80, so that neither a
+ * terminator nor text passes for it) that is looked at when the block is freed.
  *
  * Three states of data pages, and their ways:
  *
  *     closed, no memory --open--> zero and accessible --close--> closed, no memory
  *
- * In a *marked* chunk all is readable and writable but for guard markers (MADV_GUARD_INSTALL), set for all pages
- * at once when the chunk is made: 28 ns a page. It costs no mapping. Where the kernel has no markers (below 6.13), or refuses them
- * (locked memory), a chunk is left as reserved, a *hole*, and only what live blocks touch is made accessible:
- * two mappings of the process for each of them. They are counted, and at a quarter of what the process
- * may have there are no fences any more: the program goes on with other blocks. A slot that can't be closed
- * as it should (memory was locked since, no memory for the kernel's tables) is closed by a mapping of its own, or, if
- * that fails too, only emptied; either way it is *retired*, never used again.
+ * There are three kinds of chunk, and the first that the kernel has is taken:
  *
- * A freed slot waits as long as it can: fresh slots go first while fewer than a budget's wait, then the one
- * that waits longest, or one of the seven behind it: nobody can count on which block will lie where. Fresh slots
- * come in random order too.
+ *   MARKED   All is readable and writable but for guard markers (MADV_GUARD_INSTALL, Linux 6.13),
+ *            set for all pages at once when the chunk is made: 28 ns a page. No mapping is added.
+ *   MISSING  All is readable and writable, but closed pages are missing ones under a userfaultfd
+ *            (os/faults.c). No mapping is added either. A trap is SIGBUS here, not SIGSEGV.
+ *   HOLE     Where there is neither (a container before 6.13), or markers are refused (locked
+ *            memory): all is as reserved, and what live blocks touch is made accessible: two
+ *            mappings of the process for each of them. They are counted, and at a quarter of what
+ *            the process may have there are no fences any more: the program goes on with other
+ *            blocks.
  *
- * Records. What is known of a slot's block lies out of line, in memory for metadata, and is read without a lock,
- * by fault handlers too. slot->turn says the state in its low bits and counts changes in the others: whoever changes
- * a record makes it CHANGING first, writes, and sets the new state; a reader takes what it read when the turn is
- * the same before and after. (After a few tries it takes what there is and says that the block is freed: it
- * may have interrupted the writer, whose block nobody can have yet or any more.) From LIVE to CHANGING goes
- * by compare-and-swap, so of two frees at once one sees the other.
+ * A slot that can't be closed as it should (memory was locked since, no memory for the kernel's
+ * tables) becomes a hole with the mappings that this costs, or, if that fails too, is only emptied;
+ * either way it is *retired*, never used again.
  *
- * Who may touch what. `fence.lock` (FH_FLOOR_GUARD): lists, counts, making chunks. A slot that is in no list and not
- * LIVE belongs to the thread that took it: it opens, fills and closes it without the lock. A child that is
- * forked meanwhile has lost that slot; all else is as in the parent, guard markers too.
+ * A freed slot waits as long as it can: fresh slots go first while fewer than a budget's wait, then
+ * the one that waits longest, or one of the seven behind it: nobody can count on which block will
+ * lie where. Fresh slots come in random order too.
  *
- * Budgets. A pair of alloc and free costs some 6 µs, most of it the kernel's: fh_fence_wanted() sees to it that it
- * stays a small share of one CPU (a bucket of tokens that fill with time) and that each site gets some: its
- * first allocations, then a few in each doubling of its count. Memory: pages that live blocks touch.
+ * Records. What is known of a slot's block lies out of line, in memory for metadata, and is read
+ * without a lock, by fault handlers too. slot->turn says the state in its low bits and counts
+ * changes in the others: whoever changes a record makes it CHANGING first, writes, and sets the new
+ * state; a reader takes what it read when the turn is the same before and after. (After a few tries
+ * it takes what there is and says that the block is freed: it may have interrupted the writer,
+ * whose block nobody can have yet or any more.) From LIVE to CHANGING goes by compare-and-swap, so
+ * of two frees at once one sees the other.
  *
- * Follows: B. Perens, Electric Fence (1987), for the guard pages; GWP-ASan (Serebryany et al., 2024) for slots
- * out of a pool and their records; the Linux kernel's KFENCE for the canary in what the block leaves.
+ * Who may touch what. `fence.lock` (FH_FLOOR_GUARD): lists, counts, making chunks. A slot that is
+ * in no list and not LIVE belongs to the thread that took it: it opens, fills and closes it without
+ * the lock. A child that is forked meanwhile has lost that slot; all else is as in the parent,
+ * guard markers too, but missing pages, which it must register itself (fh_fence_forked).
+ *
+ * Budgets. A pair of alloc and free costs some 6 µs, most of it the kernel's: fh_fence_wanted()
+ * sees to it that it stays a small share of one CPU (a bucket of tokens that fill with time) and
+ * that each site gets some: its first allocations, then a few in each doubling of its count.
+ * Memory: pages that live blocks touch.
+ *
+ * Follows: B. Perens, Electric Fence (1987), for the guard pages; GWP-ASan (Serebryany et al.,
+ * 2024) for slots out of a pool and their records; the Linux kernel's KFENCE for the canary in what
+ * the block leaves.
  */
 #include "base/core/random.h"
 #include "base/lock.h"
 #include "base/message.h"
 #include "guard/guard.h"
+#include "heap/heap.h"
 #include "os/mem.h"
 #include "os/sys.h"
 #include "pages/pages.h"
 
+#include <errno.h>
 #include <string.h>
 
 enum {
@@ -98,10 +114,13 @@ struct slot {
     _Atomic uint64_t words[RECORD_WORDS];
 };
 
+/* How what is closed is closed, the best first. */
+enum chunk_kind { MARKED, MISSING, HOLE };
+
 struct chunk {
     _Atomic(struct slot *) slots; /* NULL: not made yet; what follows is set before and stays */
     uint8_t class_index;
-    bool is_marked;
+    uint8_t kind; /* enum chunk_kind */
 };
 
 struct list {
@@ -118,9 +137,10 @@ struct limits {
     uint32_t burst, rate_s; /* pairs at once; and a second */
 };
 
-/* Rates are shares of a CPU at 10 µs a pair, caches lost included: hardened 2 %, debug 15 %. A burst is what a program that
- * has just begun pays: 10 and 80 ms. Hardened: an operating system's page for a block must not show in a small
- * program's memory, so 2 MiB. Fast: dozens of samples, below 1 MiB with all their records. */
+/* Rates are shares of a CPU at 10 µs a pair, caches lost included: hardened 2 %, debug 15 %. A
+ * burst is what a program that has just begun pays: 10 and 80 ms. Hardened: an operating system's
+ * page for a block must not show in a small program's memory, so 2 MiB. Fast: dozens of samples,
+ * below 1 MiB with all their records. */
 static const struct limits limits_of_mode[] = {
     [FH_MODE_FAST] =
         {
@@ -171,15 +191,16 @@ static struct {
     uint64_t secret; /* set before bytes */
     _Atomic size_t mappings;
     size_t mapping_limit;
+    _Atomic int faults; /* descriptor of missing pages; negative: none */
     /* Under the lock: */
     bool has_begun;
-    bool is_unmarked; /* markers were refused: no more tries */
+    enum chunk_kind kind; /* of the next chunk: what has not been refused yet */
     struct fh_random random;
     uint32_t chunk_count;
     size_t live, live_pages, retired;
     struct list fresh[CLASSES], waiting[CLASSES];
     struct chunk chunks[CHUNKS_MAX];
-} fence = {.lock = FH_LOCK_INIT};
+} fence = {.lock = FH_LOCK_INIT, .faults = -1};
 
 static const struct limits *limits(void)
 {
@@ -290,7 +311,7 @@ static unsigned class_for(size_t size, size_t align)
     return pages > SLOT_PAGES_MAX ? CLASSES : fh_log2(fh_pow2_ceil(pages));
 }
 
-/* ---- records ---------------------------------------------------------------------------------- */
+/* ---- records --------------------------------------------------------------------------------- */
 
 static void write_words(struct slot *slot, const struct record *record)
 {
@@ -312,7 +333,8 @@ static void read_words(const struct slot *slot, struct record *record)
 static void publish(struct slot *slot, uint32_t before, const struct record *record,
                     enum slot_state state)
 {
-    /* Whoever sees one of these words sees that the turn has changed: pairs with the fence in read_slot. */
+    /* Whoever sees one of these words sees that the turn has changed: pairs with the fence in
+     * read_slot. */
     atomic_thread_fence(memory_order_release);
     write_words(slot, record);
     /* release: pairs with the acquire in read_slot. */
@@ -352,7 +374,7 @@ static enum fh_block_state block_state(uint32_t turn)
     return states[turn & STATE_MASK];
 }
 
-/* ---- canaries --------------------------------------------------------------------------------- */
+/* ---- canaries -------------------------------------------------------------------------------- */
 
 static uint64_t canary_word(uintptr_t address)
 {
@@ -402,7 +424,7 @@ static struct range gap_above(const struct record *record)
                           touched(record->address, record->requested).high};
 }
 
-/* ---- opening and closing ----------------------------------------------------------------------- */
+/* ---- opening and closing --------------------------------------------------------------------- */
 
 static bool count_mappings(void)
 {
@@ -418,16 +440,41 @@ static void discount_mappings(void)
     atomic_fetch_sub_explicit(&fence.mappings, HOLE_MAPPINGS, memory_order_relaxed);
 }
 
-static bool open_pages(const struct chunk *chunk, struct range range)
+static int fill_missing(struct range range)
 {
-    void *low = (void *)range.low;
-    if (chunk->is_marked)
-        return fh_os_guard_remove(low, range.high - range.low) == 0;
+    int faults = atomic_load_explicit(&fence.faults, memory_order_relaxed);
+    return fh_os_faults_fill(faults, (void *)range.low, range.high - range.low);
+}
+
+static bool open_hole(struct range range)
+{
     if (!count_mappings())
         return false;
-    if (fh_os_commit(low, range.high - range.low) == 0)
+    if (fh_os_commit((void *)range.low, range.high - range.low) == 0)
         return true;
     discount_mappings();
+    return false;
+}
+
+static bool open_pages(const struct chunk *chunk, struct range range)
+{
+    switch (chunk->kind) {
+    case MARKED:
+        return fh_os_guard_remove((void *)range.low, range.high - range.low) == 0;
+    case MISSING:
+        return fill_missing(range) == 0;
+    default:
+        return open_hole(range);
+    }
+}
+
+/* Not by mprotect, which would leave what merges with no neighbour (it remembers whose memory it
+ * was). */
+static bool make_hole(struct range range)
+{
+    if (fh_os_decommit((void *)range.low, range.high - range.low) == 0)
+        return true;
+    (void)fh_os_purge((void *)range.low, range.high - range.low); /* only saves memory */
     return false;
 }
 
@@ -436,26 +483,22 @@ static bool close_pages(const struct chunk *chunk, struct range range)
 {
     void *low = (void *)range.low;
     size_t size = range.high - range.low;
-    if (chunk->is_marked) {
-        if (fh_os_guard_install(low, size) == 0)
-            return true;
-        if (count_mappings() && fh_os_decommit(low, size) != 0) {
+    if (chunk->kind == HOLE) {
+        bool is_closed = make_hole(range);
+        if (is_closed)
             discount_mappings();
-            (void)fh_os_purge(low, size); /* only saves memory */
-        }
-        return false;
+        return is_closed;
     }
-    /* Not by mprotect, which would leave what merges with no neighbour (it remembers whose
-     * memory it was). */
-    if (fh_os_decommit(low, size) == 0) {
-        discount_mappings();
+    if ((chunk->kind == MARKED ? fh_os_guard_install(low, size) : fh_os_purge(low, size)) == 0)
         return true;
-    }
-    (void)fh_os_purge(low, size);
+    if (!count_mappings())
+        (void)fh_os_purge(low, size);
+    else if (!make_hole(range))
+        discount_mappings();
     return false;
 }
 
-/* ---- lists and chunks; all under the lock ------------------------------------------------------- */
+/* ---- lists and chunks; all under the lock ---------------------------------------------------- */
 
 static void list_push(struct list *list, uint32_t id)
 {
@@ -509,6 +552,8 @@ static bool begin(void)
 {
     if (fence.has_begun)
         return atomic_load_explicit(&fence.bytes, memory_order_relaxed) != 0;
+    if (atomic_load_explicit(&fh_root.is_confined, memory_order_relaxed))
+        return false; /* what follows makes system calls that a filter may not know */
     fence.has_begun = true;
     fh_locks_register(&fence.lock, FH_FLOOR_GUARD);
     fence.secret = fh_os_random();
@@ -523,17 +568,37 @@ static bool begin(void)
     return false;
 }
 
-/* Fresh pages behind markers; false leaves the reserved hole. */
 static bool mark_chunk(void *address)
 {
-    if (fence.is_unmarked || fh_os_commit(address, chunk_bytes()) != 0)
+    if (fh_os_commit(address, chunk_bytes()) != 0)
         return false;
     if (fh_os_guard_install(address, chunk_bytes()) == 0)
         return true;
-    fence.is_unmarked = true;
     /* Should that fail, the pages are accessible, until a block has been there. */
     (void)fh_os_decommit(address, chunk_bytes());
     return false;
+}
+
+static bool register_chunk(void *address)
+{
+    int faults = atomic_load_explicit(&fence.faults, memory_order_relaxed);
+    if (faults < 0)
+        faults = fh_os_faults_open();
+    atomic_store_explicit(&fence.faults, faults, memory_order_relaxed);
+    return faults >= 0 && fh_os_faults_register(faults, address, chunk_bytes()) == 0;
+}
+
+/* Closes all pages of a chunk in the best way that there is; false: they can't be used. */
+static bool close_chunk(void *address, enum chunk_kind *kind)
+{
+    if (fence.kind == MARKED && !mark_chunk(address))
+        fence.kind = MISSING;
+    if (fence.kind == MISSING && !register_chunk(address))
+        fence.kind = HOLE;
+    *kind = fence.kind;
+    /* Accessible when they are registered, not before: what becomes accessible in locked memory is
+     * filled, but for this. */
+    return *kind != MISSING || fh_os_commit(address, chunk_bytes()) == 0;
 }
 
 static void shuffle_in(struct chunk *chunk)
@@ -555,11 +620,14 @@ static bool make_chunk(unsigned class_index)
     if ((fence.chunk_count + 1) * chunk_bytes() > bytes)
         return false;
     struct chunk *chunk = &fence.chunks[fence.chunk_count];
+    enum chunk_kind kind;
+    if (!close_chunk((void *)chunk_address(chunk), &kind))
+        return false;
     struct slot *slots = fh_meta_alloc(slots_in_chunk(class_index) * sizeof *slots);
     if (slots == NULL)
         return false;
     chunk->class_index = (uint8_t)class_index;
-    chunk->is_marked = mark_chunk((void *)chunk_address(chunk));
+    chunk->kind = (uint8_t)kind;
     /* release: pairs with slots_of. */
     atomic_store_explicit(&chunk->slots, slots, memory_order_release);
     fence.chunk_count++;
@@ -590,7 +658,7 @@ static bool is_within_budget(size_t pages)
     return fence.live_pages + pages <= fh_max(most->live_pages, heap);
 }
 
-/* ---- alloc ------------------------------------------------------------------------------------- */
+/* ---- alloc ----------------------------------------------------------------------------------- */
 
 struct claim {
     uint32_t id;
@@ -651,7 +719,7 @@ void *fh_fence_alloc(size_t size, size_t align, unsigned how, uint32_t stack, bo
         .alloc_ns = fh_os_now_ns(),
         .requested = (uint32_t)size,
         .alloc_stack = stack,
-        .alloc_thread = fh_os_gettid(),
+        .alloc_thread = fh_heap_current->tid,
         .how = (uint16_t)(how & (FH_HOW_FAMILY | FH_HOW_ALIGNED)),
         .align_log = (uint16_t)(align != 0 ? fh_log2(align) + 1 : 0),
     };
@@ -662,7 +730,31 @@ void *fh_fence_alloc(size_t size, size_t align, unsigned how, uint32_t stack, bo
     return (void *)claim.address;
 }
 
-/* ---- from an address to a block ------------------------------------------------------------------ */
+/* ---- fork ------------------------------------------------------------------------------------ */
+
+/* Missing pages are the parent's business. Where the child can't register them as its own, freed
+ * blocks are accessible, and there are no new ones. */
+void fh_fence_forked(void)
+{
+    int inherited = atomic_load_explicit(&fence.faults, memory_order_relaxed);
+    if (inherited < 0)
+        return;
+    fh_os_faults_close(inherited);
+    int faults = fh_os_faults_open();
+    for (uint32_t number = 0; number < fence.chunk_count && faults >= 0; number++) {
+        const struct chunk *chunk = &fence.chunks[number];
+        void *address = (void *)chunk_address(chunk);
+        if (chunk->kind == MISSING && fh_os_faults_register(faults, address, chunk_bytes()) != 0) {
+            fh_os_close(faults);
+            faults = -EBADF;
+        }
+    }
+    if (faults < 0)
+        fence.kind = HOLE;
+    atomic_store_explicit(&fence.faults, faults, memory_order_relaxed);
+}
+
+/* ---- from an address to a block -------------------------------------------------------------- */
 
 /* What is known of a slot at one moment. */
 struct view {
@@ -682,8 +774,8 @@ static bool has_slots(const struct chunk *chunk)
     return slots_of(chunk) != NULL;
 }
 
-/* The slots next to an address, at most two: the one whose data pages hold it; or those below and above the guard
- * page that does. */
+/* The slots next to an address, at most two: the one whose data pages hold it; or those below and
+ * above the guard page that does. */
 static unsigned slots_at(uintptr_t address, uint32_t ids[2])
 {
     uintptr_t offset = address - region_base();
@@ -721,7 +813,7 @@ static size_t distance(const struct view *view, uintptr_t address)
     return address < low ? low - address : address - high;
 }
 
-/* Whether b explains the address better than a, which lies below: live ones first, then the nearer. */
+/* Whether b explains the address better than a below it: live ones first, then the nearer. */
 static bool is_likelier(const struct view *a, const struct view *b, uintptr_t address)
 {
     enum fh_block_state state_a = block_state(a->turn), state_b = block_state(b->turn);
@@ -789,7 +881,7 @@ bool fh_fence_extent(const void *address, struct fh_extent *out)
     return true;
 }
 
-/* ---- free -------------------------------------------------------------------------------------- */
+/* ---- free ------------------------------------------------------------------------------------ */
 
 /* A call of free, as reports want it. */
 struct release {
@@ -889,7 +981,7 @@ static bool end_block(const struct release *release, const struct view *view)
     struct record record = view->record;
     record.free_ns = fh_os_now_ns();
     record.free_stack = release->stack;
-    record.free_thread = fh_os_gettid();
+    record.free_thread = fh_heap_current->tid;
     publish(slot, view->turn, &record, FREED);
     return true;
 }
@@ -925,7 +1017,7 @@ void fh_fence_free(void *block, size_t size, size_t align, unsigned how, uint32_
     free_block(&release);
 }
 
-/* ---- budgets of time ----------------------------------------------------------------------------- */
+/* ---- budgets of time ------------------------------------------------------------------------- */
 
 static struct {
     _Atomic int64_t tokens;
@@ -984,7 +1076,7 @@ bool fh_fence_wanted(struct fh_site *site)
     return true;
 }
 
-/* ---- counts and invariants ------------------------------------------------------------------------ */
+/* ---- counts and invariants ------------------------------------------------------------------- */
 
 static size_t sum_of(const struct list *lists)
 {
@@ -1047,7 +1139,7 @@ static int check_slot(uint32_t id, struct census *census)
     struct range range = touched(record->address, record->requested);
     census->live++;
     census->live_pages += pages_in(range);
-    census->accessible_holes += !chunk_of_id(id)->is_marked;
+    census->accessible_holes += chunk_of_id(id)->kind == HOLE;
     uintptr_t low = data_of_id(id);
     uintptr_t high = low + (data_pages(chunk_of_id(id)->class_index) << fh_os_page_shift);
     return is_broken(low <= range.low && range.high <= high, "a block lies in its slot", id) +

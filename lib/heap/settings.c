@@ -119,11 +119,7 @@ int fh_ctl_get(const char *name, char *value, size_t size)
         memcpy(value, stats_path, length + 1);
         return (int)length;
     } else {
-        char guards[64];
-        int error = fh_mode_get(name, guards, sizeof guards);
-        if (error < 0)
-            return error;
-        length = fh_format(text, sizeof text, "%s", guards);
+        return fh_mode_get(name, value, size);
     }
     if (length >= size)
         return -ERANGE;

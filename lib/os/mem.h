@@ -54,6 +54,13 @@ int fh_os_unguard(void *addr, size_t size);
  * and in locked memory. remove is for pages that install has marked. */
 int fh_os_guard_install(void *addr, size_t size);
 int fh_os_guard_remove(void *addr, size_t size);
+/* Another second way: a range whose missing pages can't be touched (SIGBUS, EFAULT) until they are
+ * filled, by a userfaultfd; see faults.c. purge makes them missing again. A forked child must register
+ * it anew. open: a descriptor or a negative errno. */
+int fh_os_faults_open(void);
+void fh_os_faults_close(int fd);
+int fh_os_faults_register(int fd, void *addr, size_t size);
+int fh_os_faults_fill(int fd, void *addr, size_t size);
 
 enum fh_os_huge { FH_OS_HUGE_AUTO, FH_OS_HUGE_YES, FH_OS_HUGE_NO };
 int fh_os_advise_huge(void *addr, size_t size, enum fh_os_huge want);

@@ -127,6 +127,13 @@ void fh_os_unblock_signals(uint64_t set)
     fh_syscall4(SYS_rt_sigprocmask, SIG_UNBLOCK, (long)&set, 0, KERNEL_SIGSET_BYTES);
 }
 
+uint64_t fh_os_set_signal_mask(uint64_t set)
+{
+    uint64_t before = 0;
+    fh_syscall4(SYS_rt_sigprocmask, SIG_SETMASK, (long)&set, (long)&before, KERNEL_SIGSET_BYTES);
+    return before;
+}
+
 int fh_os_signal_self(int number, const void *info)
 {
     return (int)fh_syscall4(SYS_rt_tgsigqueueinfo, fh_os_getpid(), fh_os_gettid(), number,
@@ -200,12 +207,14 @@ void fh_os_close(int fd)
     fh_syscall1(SYS_close, fd);
 }
 
-bool fh_os_read_link(const char *path, char *buf, size_t size)
+int64_t fh_os_read_link(const char *path, char *buf, size_t size)
 {
-    long len = fh_syscall4(SYS_readlinkat, AT_FDCWD, (long)path, (long)buf, (long)size);
-    bool is_whole = len >= 0 && (size_t)len < size;
-    buf[is_whole ? len : 0] = 0;
-    return is_whole;
+    if (size == 0)
+        return -EINVAL;
+    long got = fh_syscall4(SYS_readlinkat, AT_FDCWD, (long)path, (long)buf, (long)(size - 1));
+    if (got >= 0)
+        buf[got] = '\0';
+    return got == (long)size - 1 ? -ENAMETOOLONG : got; /* the kernel cuts what does not fit */
 }
 
 int64_t fh_os_read_file(const char *path, char *buf, size_t size)

@@ -110,6 +110,8 @@ struct fh_module_details {
     const void *dynamic; /* its dynamic section (ElfW(Dyn)), NULL when there is none */
     const char *name;    /* its path as the loader knows it; "" is the program */
     uint64_t print; /* begins its build id; without one, the end of its file: tells builds apart */
+    const uint8_t *build_id;
+    size_t build_id_len; /* 0: it has none that is in its first page */
 };
 bool fh_module_details(const struct fh_module_place *place, struct fh_module_details *details);
 
