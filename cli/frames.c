@@ -64,7 +64,8 @@ struct frames {
     const char *candidate;      /* of the stack that is being read */
     struct json_object *stacks; /* NULL: nobody wants them */
     struct json_object *stack;  /* the one that is being read: its frames */
-    char *title;                /* the last line that was no frame */
+    char *title;                /* the last line that was no frame, or that began the report */
+    bool has_head;              /* a report has begun, and no stack of it yet */
 };
 
 /* A frame as it stands in a line: ranges of it. */
@@ -362,9 +363,15 @@ void frames_collect(struct frames *frames, struct json_object *stacks)
 
 static void collect_title(struct frames *frames, const char *line, const char *end)
 {
+    const char *at = line;
+    const bool is_head = take(&at, end, "freehold: ERROR:");
+    if (frames->has_head && !is_head) {
+        return;
+    }
     while (line < end && *line == ' ') {
         line++;
     }
+    frames->has_head = is_head;
     free(frames->title);
     frames->title = strndup(line, (size_t)(end - line));
 }
@@ -372,6 +379,7 @@ static void collect_title(struct frames *frames, const char *line, const char *e
 static void collect_stack(struct frames *frames)
 {
     struct json_object *stack = json_object_new_object();
+    frames->has_head = false;
     frames->stack = json_object_new_array();
     json_object_object_add(stack, "title",
                            json_object_new_string(frames->title != NULL ? frames->title : ""));

@@ -41,7 +41,7 @@ void frames_flush(struct frames *frames, struct frames_writer *writer, FILE *out
 /* Frees the writer's memory: nothing is kept back any more. */
 void frames_forget(struct frames_writer *writer);
 
-/* From now on each stack that is written is added to the array, too: its "title" (the line before it) and its "frames". */
+/* From now on each stack that is written is added to the array, too: its "title" (the line before it, or the report's first line) and its "frames". */
 void frames_collect(struct frames *frames, struct json_object *stacks);
 
 /* Gives every object in it that has "module" and "offset" a "function", "file" and "line", and "inlined", an array, where functions

@@ -77,6 +77,7 @@ static __attribute__((noinline)) void double_free(void)
     struct person *first = list;
     remove_all(list);
     free(first);
+    puts("freed twice");
 }
 
 static void unchecked(void)
