@@ -84,8 +84,9 @@ static const struct cli_option options[] = {
      OPTION_QUARANTINE},
     {"limit", "SIZE", "let the heap refuse memory beyond SIZE bytes", OPTION_LIMIT},
     {"fail", "SPEC",
-     "fail allocations on purpose: the Nth (nth=N), each with probability P\n(rate=P), those of "
-     "function F (site=F), or all beyond SIZE bytes (after=SIZE)",
+     "fail allocations on purpose: nth=N the Nth, rate=P each with probability P,\nsite=F those of "
+     "function F, after=SIZE all beyond SIZE bytes; sweep lets each\nplace fail once, in a run of "
+     "its own (freehold run --fail sweep --help)",
      OPTION_FAIL},
     {"suppress", "FILE", "leave out the errors that FILE names", OPTION_SUPPRESS},
     {"report", "FILE", "write each error to FILE, too, as one JSON object a line", OPTION_REPORT},
