@@ -184,7 +184,7 @@ void fh_os_init(void)
         fh_message(
             "FREEHOLD_FEATURES=%s is not understood and ignored; it is a list of 6.1, container, "
             "-guard, -populate, -userfaultfd, -uffd-move, -io-uring, -pagemap-scan, -thp, "
-            "-membarrier, -task-syscall",
+            "-membarrier, -task-syscall, -seal",
             features);
     atomic_store_explicit(&is_initialised, true, memory_order_release);
 }

@@ -25,6 +25,8 @@ enum {
     RESOURCE_ADDRESS_SPACE = 9,
     MEMBARRIER_PRIVATE_EXPEDITED = 1 << 3,
     MEMBARRIER_REGISTER_PRIVATE_EXPEDITED = 1 << 4,
+    MEMBARRIER_SYNC_CORE = 1 << 5,
+    MEMBARRIER_REGISTER_SYNC_CORE = 1 << 6,
 };
 
 int fh_os_getpid(void)
@@ -338,15 +340,25 @@ bool fh_os_thread_in_syscall(int tid)
     return is_waiting_call(number);
 }
 
-int fh_os_membarrier(void)
+static int membarrier(int command, int registration)
 {
     if (!fh_os_may_use(FH_OS_MEMBARRIER))
         return -ENOSYS;
-    long result = fh_syscall3(SYS_membarrier, MEMBARRIER_PRIVATE_EXPEDITED, 0, 0);
+    long result = fh_syscall3(SYS_membarrier, command, 0, 0);
     if (result == -EPERM) { /* not registered yet; the process says once that it will use it */
-        result = fh_syscall3(SYS_membarrier, MEMBARRIER_REGISTER_PRIVATE_EXPEDITED, 0, 0);
+        result = fh_syscall3(SYS_membarrier, registration, 0, 0);
         if (result == 0)
-            result = fh_syscall3(SYS_membarrier, MEMBARRIER_PRIVATE_EXPEDITED, 0, 0);
+            result = fh_syscall3(SYS_membarrier, command, 0, 0);
     }
     return (int)result;
+}
+
+int fh_os_membarrier(void)
+{
+    return membarrier(MEMBARRIER_PRIVATE_EXPEDITED, MEMBARRIER_REGISTER_PRIVATE_EXPEDITED);
+}
+
+int fh_os_refetch_code(void)
+{
+    return membarrier(MEMBARRIER_SYNC_CORE, MEMBARRIER_REGISTER_SYNC_CORE);
 }

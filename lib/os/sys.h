@@ -57,6 +57,9 @@ int64_t fh_os_read_file(const char *path, char *buf, size_t size);
 bool fh_os_thread_in_syscall(int tid);
 /* A full barrier on every running thread of the process; 0 or negative errno. */
 int fh_os_membarrier(void);
+/* Every running thread of the process fetches its instructions anew (membarrier's SYNC_CORE): after
+ * code was written. 0 or negative errno. */
+int fh_os_refetch_code(void);
 
 /* Blocks or unblocks signals of the calling thread; bit n - 1 for signal n. */
 void fh_os_block_signals(uint64_t set);

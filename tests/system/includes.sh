@@ -20,7 +20,7 @@ includes_of() (
             may["lib/pages"] = "base os"
             may["lib/stack"] = "base os"
             may["lib/scan"] = "base os pages"
-            may["lib/heap"] = "base os/sys.h os/relay.h pages stack"
+            may["lib/heap"] = "base os/sys.h os/relay.h pages stack scan/scan.h"
             may["lib/place"] = "base os/sys.h pages"
             may["lib/collect"] = "base os pages scan"
             may["lib/paging"] = "base os pages place"
@@ -44,6 +44,7 @@ includes_of() (
             may["fuzz"] = everything " tests tools lab"
             may["tests/unit"] = everything " preload record tests tools lab cli"
             may["tests/freestanding"] = "base"
+            may["tests/aarch64"] = ""
             may["tests/system"] = ""      # plain programs, as a user writes them
         }
         function room_of(file,    part) {
