@@ -71,6 +71,12 @@ holds "and none within another's" bash -c '! grep -oE "ERROR|^SUMMARY" err | uni
 run 0 --mode hardened --on-foreign warn -- "$reporter" often
 holds "no message of thousands is lost" bash -c 'test "$(grep -c "WARNING: invalid-free" err)" = 3001'
 
+# A process that is killed in the middle: what it said is there, in whole lines, and the command ends.
+for delay in 0.01 0.02 0.03 0.05; do
+    run 137 --mode hardened --on-foreign warn -- bash -c '"$1" often & sleep '$delay'; kill -9 $! $$' - "$reporter"
+    holds "a process killed after $delay s leaves whole lines" bash -c '! grep -v "^freehold: WARNING: .*; ignored$" err'
+done
+
 # The command is gone: the program says it itself.
 status=0
 { timeout 60 "$freehold" run --mode hardened --on-error exit=7 -- "$reporter" lose-parent >out 2>err </dev/null; } 2>/dev/null || status=$?
