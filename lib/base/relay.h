@@ -13,7 +13,8 @@
  *
  * A writer fills its slot and makes it ready (release); the reader takes it and opens it for the next lap. A writer that is
  * killed, or stopped, in between leaves it open: after a while the reader opens it for the next lap itself, and
- * the writer, if it ever comes back, finds that its message was not taken. No one waits for anybody else.
+ * the writer, if it ever comes back, finds that its message was not taken. A
+ * writer that finds the ring full waits a moment (os/relay.c); else no one waits for anybody.
  *
  * `reader` is the thread that reads, in the form of a robust futex: the kernel sets RELAY_READER_DIED in it when that
  * thread dies, by whatever signal. The reader writes 0 when it goes, before it looks for messages a last time. A
