@@ -1,28 +1,30 @@
 /*
  * Symbols for the lines of reports.
  *
- * A dying process writes frames as it can without memory and locks: the nearest symbol, and the module's path with the
- * address in its file (less 1 for return addresses, so that it lies in the call). Here that file is looked into with libdw
- * (tools/symbols.h). Its interface is that of a process: modules at addresses. A report may be of many processes, each with
- * modules elsewhere, so each file gets a place of its own in an address space that nobody lives in: file number n
- * is at n << FILE_SHIFT.
+ * A dying process writes frames as it can without memory and locks: the nearest symbol, and the
+ * module's path with the address in its file (less 1 for return addresses, so that it lies in the
+ * call). Here that file is looked into with libdw (tools/symbols.h). Its interface is that of a
+ * process: modules at addresses. A report may be of many processes, each with modules elsewhere, so
+ * each file gets a place of its own in an address space that nobody lives in: file number n is at n
+ * << FILE_SHIFT.
  *
  * The grammar of a frame, read from both ends, since a path may hold anything and a name nearly so:
  *
  *     blanks '#' number ' ' [address " in "] name ' (' path '+0x' offset ')' [' (BuildId: ' hex ')']
  *
- * The name is what stands before the first " (", the offset behind the last "+0x". A line that is cut off or damaged is
- * no frame and passes through. Two more lines are understood, which stand at the end of a report:
+ * The name is what stands before the first " (", the offset behind the last "+0x". A line that is
+ * cut off or damaged is no frame and passes through. Two more lines are understood, which stand at
+ * the end of a report:
  *
  *     "module " path " build-id " hex                          which build the frames are of
  *     "SUMMARY: " words " (" path "+0x" offset ") in " name     becomes "SUMMARY: words FILE:LINE in FUNCTION"
  *
- * Since the builds are named last, the lines of a report, from "freehold: ERROR:" to its summary, are kept until it is
- * whole. So reports of several processes do not mix either. A report that is never finished is written by who
- * notices that (frames_flush).
+ * Since the builds are named last, the lines of a report, from "freehold: ERROR:" to its summary,
+ * are kept until it is whole. So reports of several processes do not mix either. A report that is
+ * never finished is written by who notices that (frames_flush).
  *
- * Functions that were inlined get a frame each, as in every debugger, so the numbers of the frames further out
- * grow.
+ * Functions that were inlined get a frame each, as in every debugger, so the numbers of the frames
+ * further out grow.
  */
 #include "frames.h"
 
@@ -139,7 +141,8 @@ static bool take_last(const char *begin, const char **end, const char *text)
     return true;
 }
 
-/* Cuts hexadecimal digits off the end; where they begin, or NULL when there are none or too many. */
+/* Cuts hexadecimal digits off the end; where they begin, or NULL when there are none or too
+ * many. */
 static const char *take_last_digits(const char *begin, const char **end, size_t most)
 {
     const char *at = *end;

@@ -270,7 +270,8 @@ static bool can_be_read(const char *option, const char *file)
     return true;
 }
 
-/* A file that the library writes to: its name is checked first, so that a refused one is not made. */
+/* A file that the library writes to: its name is checked first, so that a refused one is not
+ * made. */
 static bool add_output(struct settings *settings, const char *option, const char *name,
                        const char *file)
 {
@@ -343,7 +344,8 @@ static void report(const struct request *request, const struct record_file *file
     records_free(&records);
 }
 
-/* Whether processes may have stacks to tell of, in which addresses are to become functions and lines. */
+/* Whether processes may have stacks to tell of, in which addresses are to become functions and
+ * lines. */
 static bool has_reports(const struct settings *settings)
 {
     static const char *const makers[] = {"guard", "limit", "fail"};
@@ -433,8 +435,8 @@ static int run_attended(struct request *request, const char *path)
     end_like(&outcome);
 }
 
-/* Debug mode's checked wrappers of memcpy and its kind stand before malloc. Without them the mode finds less, and
- * works. */
+/* Debug mode's checked wrappers of memcpy and its kind stand before malloc. Without them the
+ * mode finds less, and works. */
 static bool preload_checks(const struct request *request)
 {
     char mode[16];

@@ -1,14 +1,16 @@
 /*
  * Messages on their way to `freehold run`: the writers' end of base/relay.h.
  *
- * The memory is mapped once, at start, and stays: after that a message needs no system call but getpid, and one to wake
- * the reader if it sleeps. What can't be put there (no relay, nobody reads, the ring is full, the reader had given the
- * slot up) is the caller's to write elsewhere. The memory is shared with every process of the run, any of which may have scribbled on
- * it: nothing here depends on more than that a slot's index is within the ring.
+ * The memory is mapped once, at start, and stays: after that a message needs no system call but
+ * getpid, and one to wake the reader if it sleeps. What can't be put there (no relay, nobody reads,
+ * the ring is full, the reader had given the slot up) is the caller's to write elsewhere. The
+ * memory is shared with every process of the run, any of which may have scribbled on it: nothing
+ * here depends on more than that a slot's index is within the ring.
  *
- * A ring that is full is waited for, PATIENCE_NS at the most: a message that went past the others would stand in the
- * middle of a report. Who has waited in vain once does not wait again until there was room: a reader that is
- * stopped costs the program that time, not that time for each message.
+ * A ring that is full is waited for, PATIENCE_NS at the most: a message that went past the others
+ * would stand in the middle of a report. Who has waited in vain once does not wait again until
+ * there was room: a reader that is stopped costs the program that time, not that time for each
+ * message.
  */
 #include "os/relay.h"
 
@@ -85,7 +87,8 @@ static bool claim_soon(struct relay *memory, uint64_t *index)
             atomic_store_explicit(&is_stuck, true, memory_order_relaxed);
             return false;
         }
-        /* The reader is awake, and nobody wakes us: a call that a program without other rights may still make. */
+        /* The reader is awake, and nobody wakes us: a call that a program without other rights
+         * may still make. */
         fh_os_wait_shared(&memory->is_asleep, 0, LOOK_NS);
     }
     atomic_store_explicit(&is_stuck, false, memory_order_relaxed);
