@@ -16,8 +16,9 @@
  * cut off or damaged is no frame and passes through. Two more lines are understood, which stand at
  * the end of a report:
  *
- *     "module " path " build-id " hex                          which build the frames are of
- *     "SUMMARY: " words " (" path "+0x" offset ") in " name     becomes "SUMMARY: words FILE:LINE in FUNCTION"
+ *     "module " path " build-id " hex            which build the frames are of
+ *     "SUMMARY: " words " (" path "+0x" offset ") in " name
+ *                                         becomes "SUMMARY: words FILE:LINE in FUNCTION"
  *
  * Since the builds are named last, the lines of a report, from "freehold: ERROR:" to its summary,
  * are kept until it is whole. So reports of several processes do not mix either. A report that is
@@ -61,9 +62,7 @@ struct frames {
     /* The builds that the report's end names, for frames that do not name theirs. */
     struct module builds[MOST_BUILDS];
     size_t build_count;
-    /* The module of the innermost frame of a stack without any line; NULL: there was no such stack. */
-    const char *without_lines;
-    const char *candidate;      /* of the stack that is being read */
+    const char *without_lines;  /* the module of the first stack that begins without a line */
     struct json_object *stacks; /* NULL: nobody wants them */
     struct json_object *stack;  /* the one that is being read: its frames */
     char *title;                /* the last line that was no frame, or that began the report */

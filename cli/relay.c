@@ -270,7 +270,7 @@ static void sleep_until_woken(struct relay_reader *reader)
     static const struct timespec keep = {.tv_sec = KEEP_S};
     _Atomic uint32_t *is_asleep = &reader->memory->is_asleep;
     const bool is_waiting = has_kept(reader);
-    /* seq_cst, with a writer's exchange: it sees the 1 after its slot is ready, or we see its slot. */
+    /* seq_cst, with a writer's exchange: either it sees the 1, or we see its slot. */
     atomic_store_explicit(is_asleep, 1, memory_order_seq_cst);
     if (!has_claimed_slots(reader) &&
         !atomic_load_explicit(&reader->is_ending, memory_order_seq_cst)) {

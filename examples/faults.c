@@ -36,7 +36,8 @@ static __attribute__((noinline)) void remove_all(struct person *list)
     }
 }
 
-/* The names in one line, with a blank after each. The size counts their letters, but neither blanks nor the end. */
+/* The names in one line, with a blank after each. The size counts their letters, but neither blanks
+ * nor the end. */
 static __attribute__((noinline)) char *join(const struct person *list)
 {
     size_t size = 0;

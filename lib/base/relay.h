@@ -8,7 +8,7 @@
  * process maps at its start (setting relay=PATH) and its forked children share: a ring of slots, a
  * message each.
  *
- *     head   slots ever claimed: a writer claims the next one by compare-and-swap, unless the ring is full
+ *     head   slots ever claimed: a writer claims the next by compare-and-swap, if the ring is not full
  *     tail   slots ever read; the reader's alone
  *     state  of a slot in its lap around the ring: 2 × lap is open, 2 × lap + 1 is ready
  *

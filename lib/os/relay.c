@@ -58,7 +58,7 @@ int fh_os_relay(const char *path)
 
 static bool has_reader(struct relay *memory)
 {
-    /* seq_cst, with the reader's store before it looks a last time: of the two, one sees the other. */
+    /* seq_cst, with the reader's store before its last look: of the two, one sees the other. */
     uint32_t reader = atomic_load_explicit(&memory->reader, memory_order_seq_cst);
     return reader != 0 && (reader & RELAY_READER_DIED) == 0;
 }
