@@ -59,6 +59,7 @@ static void adopt(struct fh_guard_thread *mine)
 {
     memset(mine->known.entries, 0, sizeof(struct fh_known_entry) << KNOWN_BITS);
     memset(&mine->stack, 0, sizeof mine->stack);
+    memset(mine->recent, 0, sizeof mine->recent);
     mine->thread = fh_thread_pointer();
     mine->tid = fh_os_gettid();
     fh_fault_thread();
@@ -102,9 +103,14 @@ void fh_guard_free_later(void *block)
     }
 }
 
+FH_INLINE bool has_late(void)
+{
+    return FH_UNLIKELY(atomic_load_explicit(&guard.late_count, memory_order_relaxed) != 0);
+}
+
 void *fh_guard_next_late(void)
 {
-    if (FH_LIKELY(atomic_load_explicit(&guard.late_count, memory_order_relaxed) == 0))
+    if (!has_late())
         return NULL;
     for (unsigned i = 0; i < LATE; i++) {
         void *block = atomic_exchange_explicit(&guard.late[i], NULL, memory_order_relaxed);
@@ -145,31 +151,53 @@ static void fill_fenced(char *block, size_t size, unsigned how, uint32_t stack)
         memcpy(block + at, &word, fh_min(sizeof word, size - at));
 }
 
+/* The site's next block between inaccessible pages, or NULL; and when to ask again. */
+static FH_NOINLINE void *alloc_fenced(struct fh_guard_thread *mine, size_t size, size_t align,
+                                      unsigned how, struct fh_site *site)
+{
+    void *block = NULL;
+    if (fh_fence_wanted(site))
+        block = fh_fence_alloc(size, align, how, site->stack, (site->fenced & 1) == 0);
+    if (block != NULL) {
+        site->ask_at = 0;
+        mine->live += (int64_t)size;
+        fill_fenced(block, size, how, site->stack);
+    } else {
+        const uint32_t count = atomic_load_explicit(&site->count, memory_order_relaxed);
+        site->ask_at = fh_guard_settings.guard == 1 ? 0 : count + 1 + count / 16;
+    }
+    return block;
+}
+
+/* One allocation more; whether a fence is to be thought of. */
+FH_INLINE bool count_alloc(struct fh_site *site)
+{
+    const uint32_t count = atomic_load_explicit(&site->count, memory_order_relaxed) + 1;
+    atomic_store_explicit(&site->count, count, memory_order_relaxed);
+    return FH_UNLIKELY(count >= site->ask_at);
+}
+
+static void *alloc_at(struct fh_guard_thread *mine, size_t size, size_t align, unsigned how,
+                      struct fh_site *site)
+{
+    void *block = NULL;
+    if (site != NULL && count_alloc(site))
+        block = alloc_fenced(mine, size, align, how, site);
+    if (block != NULL)
+        return block;
+    const uint32_t number = site != NULL ? site->number : 0;
+    block = size <= FH_CLASS_MAX - 8 && align <= FH_CLASS_ONE_MAX
+                ? fh_slot_alloc(mine, size, align, how, number)
+                : fh_wide_alloc(mine, size, align, how, number);
+    if (block != NULL)
+        mine->live += (int64_t)size;
+    return block;
+}
+
 static void *alloc_of(struct fh_guard_thread *mine, size_t size, size_t align, unsigned how,
                       const struct fh_call *call)
 {
-    const uint32_t number = fh_site_of(mine, call);
-    struct fh_site *site = fh_site_at(number);
-    if (site != NULL) {
-        atomic_store_explicit(&site->count,
-                              atomic_load_explicit(&site->count, memory_order_relaxed) + 1,
-                              memory_order_relaxed);
-        if (fh_fence_wanted(site)) {
-            void *block = fh_fence_alloc(size, align, how, site->stack, (site->fenced & 1) == 0);
-            if (block != NULL) {
-                mine->live += (int64_t)size;
-                fill_fenced(block, size, how, site->stack);
-                return block;
-            }
-        }
-    }
-    mine->live += (int64_t)size;
-    void *block = size <= FH_CLASS_MAX - 8 && align <= FH_CLASS_ONE_MAX
-                      ? fh_slot_alloc(mine, size, align, how, number)
-                      : fh_wide_alloc(mine, size, align, how, number);
-    if (block == NULL)
-        mine->live -= (int64_t)size;
-    return block;
+    return alloc_at(mine, size, align, how, fh_site_of(mine, call));
 }
 
 static void *guard_alloc(size_t size, size_t align, unsigned how, const struct fh_call *call)
@@ -186,7 +214,8 @@ static void free_one(void *block, size_t size, size_t align, unsigned how,
     struct fh_guard_thread *mine = fh_guard_mine();
     if (mine == NULL)
         return;
-    const uint32_t number = fh_site_of(mine, call);
+    const struct fh_site *site = fh_site_of(mine, call);
+    const uint32_t number = site != NULL ? site->number : 0;
     if (fh_fence_owns(block)) {
         struct fh_extent extent;
         if (fh_fence_extent(block, &extent) && extent.is_live)
@@ -203,12 +232,57 @@ static void free_one(void *block, size_t size, size_t align, unsigned how,
         fh_slot_free(mine, run, block, size, align, how, number, call);
 }
 
-static void guard_free(void *block, size_t size, size_t align, unsigned how,
+static bool guard_free(void *block, size_t size, size_t align, unsigned how,
                        const struct fh_call *call)
 {
+    if (FH_UNLIKELY(!guard_is_mine(block)))
+        return false;
     free_one(block, size, align, how, call);
     while (FH_UNLIKELY((block = fh_guard_next_late()) != NULL))
         free_one(block, 0, 0, FH_HOW_ANY, call);
+    return true;
+}
+
+/* ---- the same for hardened mode alone ------------------------------------------------------------- */
+
+FH_INLINE struct fh_guard_thread *mine_quickly(void)
+{
+    struct fh_guard_thread *mine = fh_heap_current->guard;
+    if (FH_UNLIKELY(mine == NULL || mine->thread != fh_thread_pointer()))
+        return fh_guard_mine();
+    return mine;
+}
+
+static void *plain_alloc(size_t size, size_t align, unsigned how, const struct fh_call *call)
+{
+    struct fh_guard_thread *mine = mine_quickly();
+    if (FH_UNLIKELY(mine == NULL))
+        return NULL;
+    struct fh_site *site = fh_site_quick(mine, call);
+    if (FH_UNLIKELY(size > FH_CLASS_STEP_MAX - 8 || align != 0 || site == NULL))
+        return alloc_at(mine, size, align, how, site);
+    if (count_alloc(site)) {
+        void *block = alloc_fenced(mine, size, align, how, site);
+        if (block != NULL)
+            return block;
+    }
+    return fh_slot_alloc_plain(mine, size, how, site->number);
+}
+
+static bool plain_free(void *block, size_t size, size_t align, unsigned how,
+                       const struct fh_call *call)
+{
+    struct fh_guard_thread *mine = mine_quickly();
+    if (FH_UNLIKELY(!fh_pages_contain(&fh_pages_main, block)))
+        return guard_free(block, size, align, how, call);
+    struct fh_run *run = fh_window_run(&fh_pages_main.window, block);
+    if (FH_UNLIKELY(mine == NULL || run->kind != FH_RUN_GUARDED ||
+                    run->block_size - 1 >= FH_CLASS_STEP_MAX ||
+                    (how & ~(unsigned)FH_HOW_RESIZE) != 0 || has_late()))
+        return guard_free(block, size, align, how, call);
+    const struct fh_site *site = fh_site_quick(mine, call);
+    fh_slot_free_plain(mine, run, block, how, site != NULL ? site->number : 0, call);
+    return true;
 }
 
 /* Whether realloc may leave the block where it is; debug mode moves it, so that who still has the old address is
@@ -376,6 +450,10 @@ const struct fh_mode *fh_mode_start(void)
         .forked = guard_forked,
     };
     fh_guard_settle();
+    if (fh_guard_settings.is_plain) {
+        mode.alloc = plain_alloc;
+        mode.free = plain_free;
+    }
     const struct fh_guard_settings *s = &fh_guard_settings;
     mode.is_guarded = s->mode != FH_MODE_FAST || s->limit != 0 || s->is_failing || s->is_sweeping ||
                       s->guard == 1;

@@ -32,6 +32,7 @@ struct fh_guard_settings {
     size_t quarantine; /* bytes that wait, all threads together */
     bool is_zeroing;   /* freed blocks are zeroed (hardened) */
     bool is_filling;   /* new blocks are filled with a pattern, freed ones with another (debug) */
+    bool is_plain;     /* what follows of hardened mode alone */
     bool is_sweeping;  /* uaf=sweep: see sweep.c */
     bool has_stacks;   /* each call's whole stack is kept, not only those of new sites */
     size_t limit;      /* bytes; 0: none (pressure.c) */
@@ -89,7 +90,8 @@ struct fh_site {
     uint32_t stack;          /* fh_stack id */
     _Atomic uint32_t count;  /* allocations; approximate with threads */
     _Atomic uint32_t fenced; /* of them, between page guards */
-    uint32_t spare;
+    uint32_t number;
+    uint32_t ask_at; /* the count at which a fence is thought of again */
 };
 uint32_t fh_site_of_stack(uint32_t stack);
 struct fh_site *fh_site_at(uint32_t number); /* NULL for 0. Lock-free */

@@ -23,34 +23,36 @@ bool fh_quarantine_start(struct fh_quarantine *quarantine)
     quarantine->budget = fh_guard_settings.quarantine;
     if (quarantine->budget == 0)
         return true;
-    quarantine->ring = fh_meta_map(slots * sizeof(void *));
+    quarantine->ring = fh_meta_map(slots * sizeof(uintptr_t));
     quarantine->mask = slots - 1;
     return quarantine->ring != NULL;
 }
 
-static size_t bytes_of(const void *block)
-{
-    return fh_pages_find_guarded(block)->block_size;
-}
+/* An entry is an address and, in the bits that no address has, the slot's class: who waited is released without a
+ * look at it, which would be a look at cold memory. */
+#define CLASS_SHIFT 56
 
 static void release_oldest(struct fh_guard_thread *mine)
 {
     struct fh_quarantine *quarantine = &mine->quarantine;
-    void *block = quarantine->ring[quarantine->head & quarantine->mask];
+    const uintptr_t entry = quarantine->ring[quarantine->head & quarantine->mask];
+    const unsigned class_index = (unsigned)(entry >> CLASS_SHIFT);
     quarantine->head++;
     quarantine->count--;
-    quarantine->bytes -= bytes_of(block);
-    fh_slot_release(mine, block);
+    quarantine->bytes -= fh_class_size(class_index);
+    fh_slot_release(mine, (void *)(entry & (((uintptr_t)1 << CLASS_SHIFT) - 1)), class_index);
 }
 
-void fh_quarantine_put(struct fh_guard_thread *mine, void *block, size_t bytes)
+void fh_quarantine_put(struct fh_guard_thread *mine, void *block, unsigned class_index)
 {
     struct fh_quarantine *quarantine = &mine->quarantine;
+    const size_t bytes = fh_class_size(class_index);
     if (FH_UNLIKELY(quarantine->ring == NULL || bytes > quarantine->budget)) {
-        fh_slot_release(mine, block);
+        fh_slot_release(mine, block, class_index);
         return;
     }
-    quarantine->ring[(quarantine->head + quarantine->count) & quarantine->mask] = block;
+    quarantine->ring[(quarantine->head + quarantine->count) & quarantine->mask] =
+        (uintptr_t)block | (uintptr_t)class_index << CLASS_SHIFT;
     quarantine->count++;
     quarantine->bytes += bytes;
     while (quarantine->count > quarantine->mask || quarantine->bytes > quarantine->budget)

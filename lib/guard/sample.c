@@ -49,14 +49,17 @@ static void free_one(void *block, unsigned how, const struct fh_call *call)
     fh_fence_free(block, 0, 0, FH_HOW_ANY | (how & FH_HOW_RESIZE), stack_of(call), call);
 }
 
-static void sample_free(void *block, size_t size, size_t align, unsigned how,
+static bool sample_free(void *block, size_t size, size_t align, unsigned how,
                         const struct fh_call *call)
 {
     (void)size;
     (void)align;
+    if (!fh_fence_owns(block))
+        return false;
     free_one(block, how, call);
     while ((block = fh_guard_next_late()) != NULL)
         free_one(block, 0, call);
+    return true;
 }
 
 /* From the heap, as if nobody were inside: no lock is held, nothing is half done. */

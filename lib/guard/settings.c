@@ -184,6 +184,7 @@ void fh_guard_settle(void)
     s->is_filling = s->mode == FH_MODE_DEBUG;
     s->is_zeroing = !s->is_filling && (s->mode == FH_MODE_HARDENED || s->is_sweeping);
     s->has_stacks = s->mode == FH_MODE_DEBUG || s->limit != 0 || s->is_failing;
+    s->is_plain = s->mode == FH_MODE_HARDENED && !s->is_sweeping && !s->has_stacks;
     if (!is_quarantine_given)
         s->quarantine = s->mode == FH_MODE_DEBUG      ? QUARANTINE_DEBUG
                         : s->mode == FH_MODE_HARDENED ? QUARANTINE_HARDENED

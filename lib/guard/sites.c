@@ -5,12 +5,15 @@
  * is found by its stack's id in a table of numbers, open addressing, at most half full, never shrunk; sites lie in
  * chunks that never move, so that a report reads them without a lock.
  *
- * Who calls is told by lib/stack's table of known stacks. In hardened mode only the innermost words of a known stack
- * are compared: a site may then be taken for another that differs further out, which costs a report an outer frame and
- * saves a third of the look-up. In debug mode the whole stack is compared.
+ * Who calls is told by lib/stack's table of known stacks; a call that it does not know is walked. Where calls come from ever
+ * new places (a recursion), walks are rationed by time and sites by number; a call that is not walked is
+ * taken for the last one from its return address. Debug mode compares whole stacks and is generous. Hardened mode
+ * takes a call for one before when two return addresses and the stack pointer agree: a site may then be
+ * taken for another that differs further out, which costs a report an outer frame.
  */
 #include "guard/thread.h"
 #include "heap/heap.h"
+#include "os/sys.h"
 #include "pages/pages.h"
 
 enum {
@@ -19,7 +22,10 @@ enum {
     TABLE_BITS = FH_SITE_BITS + 1, /* 8 MiB of address space, touched as it fills */
     FRAMES_HARDENED = 24,
     FRAMES_DEBUG = 48,
-    INNERMOST = 6, /* words that hardened mode compares */
+    INNERMOST = 6, /* words that hardened mode compares when it looks closely */
+    PAUSE = 64,
+    SITES_HARDENED = 1 << 14, /* each costs the memory of a stack: 400 bytes at most */
+    SITES_DEBUG = 1 << 17,
 };
 
 static struct {
@@ -75,11 +81,13 @@ static struct fh_site *chunk_for(uint32_t number)
 static uint32_t new_site(uint32_t stack)
 {
     const uint32_t number = atomic_fetch_add_explicit(&sites.count, 1, memory_order_relaxed) + 1;
-    if (number > FH_SITES_MOST || chunk_for(number) == NULL) {
+    if (number > (fh_guard_settings.has_stacks ? SITES_DEBUG : SITES_HARDENED) ||
+        chunk_for(number) == NULL) {
         atomic_fetch_sub_explicit(&sites.count, 1, memory_order_relaxed);
         return 0;
     }
     fh_site_at(number)->stack = stack;
+    fh_site_at(number)->number = number;
     return number;
 }
 
@@ -106,23 +114,81 @@ uint32_t fh_site_of_stack(uint32_t stack)
     }
 }
 
-static FH_NOINLINE uint32_t walk(struct fh_guard_thread *mine, const struct fh_call *call)
+/* ---- who calls ---------------------------------------------------------------------------------- */
+
+/* Debug mode spends a quarter of the time on walks if it must, hardened mode a hundredth. */
+struct rate {
+    uint32_t burst, each_ns;
+};
+
+static struct rate rate_of_walks(void)
 {
+    return fh_guard_settings.has_stacks ? (struct rate){50000, 4000} : (struct rate){2000, 100000};
+}
+
+static bool may_walk(struct fh_guard_thread *mine)
+{
+    if (FH_LIKELY(mine->walks_left != 0)) {
+        mine->walks_left--;
+        return true;
+    }
+    if (mine->pause != 0) {
+        mine->pause--;
+        return false;
+    }
+    const struct rate rate = rate_of_walks();
+    const uint64_t now = fh_os_now_ns();
+    const uint64_t more = mine->walks_ns == 0 ? rate.burst : (now - mine->walks_ns) / rate.each_ns;
+    mine->pause = PAUSE;
+    if (more == 0)
+        return false;
+    mine->walks_ns = now;
+    mine->walks_left = (uint32_t)fh_min(more, (uint64_t)rate.burst) - 1;
+    return true;
+}
+
+static struct fh_pc_site *site_by_pc(struct fh_guard_thread *mine, uintptr_t pc)
+{
+    return &mine->by_pc[pc * 0x9e3779b97f4a7c15u >> (64 - FH_RECENT_BITS)];
+}
+
+/* Hardened mode: by its first words alone it is recognised next time. */
+static void remember(struct fh_guard_thread *mine, const struct fh_call *call, struct fh_site *site)
+{
+    *site_by_pc(mine, call->pc) = (struct fh_pc_site){call->pc, site};
+    uint32_t offset;
+    uintptr_t word;
+    if (!fh_guard_settings.has_stacks &&
+        fh_known_first(&mine->known, call->pc, call->sp, &offset, &word))
+        *fh_site_recent(mine, call) =
+            (struct fh_recent_site){call->pc, call->sp, word, offset, site};
+}
+
+static FH_NOINLINE struct fh_site *walk(struct fh_guard_thread *mine, const struct fh_call *call)
+{
+    const struct fh_pc_site *known = site_by_pc(mine, call->pc);
+    if (known->pc == call->pc && !may_walk(mine))
+        return known->site;
     uintptr_t frames[FRAMES_DEBUG];
     const size_t most = fh_guard_settings.has_stacks ? FRAMES_DEBUG : FRAMES_HARDENED;
     const size_t count =
         fh_stack_capture_at(&mine->stack, call->pc, call->sp, call->fp, frames, most);
-    fh_executable_stack_look(call->pc);
-    const uint32_t site = fh_site_of_stack(fh_stack_id(frames, count));
-    fh_known_keep(&mine->known, &mine->stack, call->sp, frames, count, most, 0, site);
+    const uint32_t number = fh_site_of_stack(fh_stack_id(frames, count));
+    fh_known_keep(&mine->known, &mine->stack, call->sp, frames, count, most, 0, number);
+    struct fh_site *site = fh_site_at(number);
+    remember(mine, call, site);
     return site;
 }
 
-uint32_t fh_site_of(struct fh_guard_thread *mine, const struct fh_call *call)
+struct fh_site *fh_site_of(struct fh_guard_thread *mine, const struct fh_call *call)
 {
-    uint32_t site;
-    if (FH_LIKELY(fh_known_find(&mine->known, call->pc, call->sp, call->fp, 0,
-                                fh_guard_settings.has_stacks ? FH_KNOWN_ALL : INNERMOST, &site)))
-        return site;
-    return walk(mine, call);
+    uint32_t number;
+    if (FH_UNLIKELY(!fh_known_find(&mine->known, call->pc, call->sp, call->fp, 0,
+                                   fh_guard_settings.has_stacks ? FH_KNOWN_ALL : INNERMOST,
+                                   &number)))
+        return walk(mine, call);
+    struct fh_site *site = fh_site_at(number);
+    if (!fh_guard_settings.has_stacks)
+        remember(mine, call, site);
+    return site;
 }

@@ -13,9 +13,9 @@
  *
  *     FREE, bit set, in its run  --refill-->  FREE, at hand of a thread  --alloc-->  LIVE
  *       ^                                          ^                                   | free
- *       +---------- too many at hand --------------+----- the budget is used up --- WAITING (quarantine)
+ *       +---------- too many at hand --------------+----- the budget is used up --- FREE, in quarantine
  *
- * With uaf=sweep a freed slot is SWEPT in place of WAITING, and comes back to its run's free bits when a sweep
+ * With uaf=sweep a freed slot is SWEPT, waits in no ring, and comes back to its run's free bits when a sweep
  * (sweep.c) has found that nothing points to it.
  *
  * Checks. free: does the address begin a slot, is it LIVE (else double-free: it can't be missed, the word is out of
@@ -28,7 +28,7 @@
  *
  * Locks. A class's lock guards its lists and the bits of its runs; at hand and quarantine are the thread's own. A
  * LIVE slot's word belongs to whoever holds the block. Two threads that free one block at the same moment both see LIVE:
- * then it waits twice, and the second one to leave the quarantine finds that it does not wait any more.
+ * then it waits twice, and when it is handed out for the second time it is LIVE already, which is told.
  *
  * Following: hardened_malloc (out-of-line slabs, canaries, zeroing), Bonwick and Adams 2001 (magazines), Novark
  * and Berger, "DieHarder", CCS 2010 (random placement, delayed reuse).
@@ -52,7 +52,7 @@ enum {
 };
 
 struct slot {
-    uint64_t state : 2; /* enum fh_block_state; WAITING and FREE are both FREED outside */
+    uint64_t state : 2; /* enum state */
     uint64_t family : 2;
     uint64_t align_log : 4; /* 0: not asked for */
     uint64_t slack : 15;    /* bytes of the slot that were not asked for */
@@ -62,8 +62,8 @@ struct slot {
 };
 _Static_assert(sizeof(struct slot) == 8, "a slot's word is one store");
 
-/* SWEPT: waits until a sweep finds that nobody points there. */
-enum state { FREE, LIVE, WAITING, SWEPT };
+/* FREE: at hand, in its run, or in quarantine. SWEPT: waits until a sweep finds that nobody points there. */
+enum state { FREE, LIVE, SWEPT };
 
 /* Debug mode keeps more. Times in units of 2^20 ns. */
 struct note {
@@ -125,9 +125,12 @@ static unsigned class_for(size_t size, size_t align)
     return index;
 }
 
-static uint32_t now_short(void)
+/* The clock is read at one call in 32: what notes say may be so much older. */
+static uint32_t now_short(struct fh_guard_thread *mine)
 {
-    return (uint32_t)(fh_os_now_ns() >> 20);
+    if ((mine->ticks++ & 31) == 0)
+        mine->now = (uint32_t)(fh_os_now_ns() >> 20);
+    return mine->now;
 }
 
 /* ---- runs ------------------------------------------------------------------------------------ */
@@ -457,15 +460,16 @@ static void fill_words(void *block, size_t size, uint64_t word)
     memcpy((char *)block + size / 8 * 8, &word, size & 7);
 }
 
-/* Whether the first `size` bytes (a multiple of 8) are as the free left them; else where they are not. */
+/* Whether the first `size` bytes (a multiple of 16) are as the free left them; else where they are not. */
 static bool is_untouched(const void *block, size_t size, uint64_t word, uintptr_t *low,
                          uintptr_t *high)
 {
-    const uint64_t *words = block;
-    uint64_t difference = 0;
-    for (size_t i = 0; i < size / 8; i++)
-        difference |= words[i] ^ word;
-    if (FH_LIKELY(difference == 0))
+    typedef uint64_t pair __attribute__((vector_size(16), may_alias));
+    const pair *pairs = block;
+    pair difference = {0, 0};
+    for (size_t i = 0; i < size / 16; i++)
+        difference |= pairs[i] ^ word;
+    if (FH_LIKELY((difference[0] | difference[1]) == 0))
         return true;
     const unsigned char *bytes = block, *expected = (const unsigned char *)&word;
     *low = 0;
@@ -495,6 +499,34 @@ static size_t checked_bytes(const struct fh_run *run)
                                         : fh_min(run->block_size, (uint32_t)CHECKED_MOST);
 }
 
+static void report_free(const char *kind, const struct fh_guard_block *block, const void *address,
+                        size_t size, const struct fh_call *call, const char *function,
+                        const char *detail);
+static void *alloc_slot_again(struct fh_guard_thread *mine, size_t size, size_t align, unsigned how,
+                              uint32_t site);
+
+/* At least CANARY_LEAST bytes, the end at a multiple of 16. */
+FH_INLINE void fill_canary(uintptr_t from, uintptr_t to)
+{
+    const uint64_t value = fh_canary_at(from), last = fh_canary_word;
+    for (uintptr_t at = from; at + 8 <= to; at += 8)
+        memcpy((void *)at, &value, 8);
+    memcpy((void *)(to - 8), &last, 8);
+}
+
+FH_INLINE bool is_canary_whole(uintptr_t from, uintptr_t to)
+{
+    const uint64_t value = fh_canary_at(from);
+    uint64_t found, difference;
+    memcpy(&difference, (const void *)(to - 8), 8);
+    difference ^= fh_canary_word;
+    for (uintptr_t at = from; at + 8 <= to; at += 8) {
+        memcpy(&found, (const void *)at, 8);
+        difference |= found ^ value;
+    }
+    return difference == 0;
+}
+
 static struct slot live_slot(size_t slack, size_t align, unsigned how, uint32_t site)
 {
     return (struct slot){
@@ -507,39 +539,81 @@ static struct slot live_slot(size_t slack, size_t align, unsigned how, uint32_t 
     };
 }
 
-void *fh_slot_alloc(struct fh_guard_thread *mine, size_t size, size_t align, unsigned how,
-                    uint32_t site)
+/* A slot at hand that is free; NULL: no memory. */
+FH_INLINE void *pick(struct fh_guard_thread *mine, unsigned class_index)
 {
-    const unsigned class_index = class_for(size + CANARY_LEAST, align);
     struct fh_at_hand *hand = &mine->at_hand[class_index];
     if (FH_UNLIKELY(hand->count == 0) && !refill(mine, class_index))
         return NULL;
-    const uint32_t pick = fh_random_below(&mine->random, hand->count);
-    void *block = hand->slots[pick];
-    hand->slots[pick] = hand->slots[--hand->count];
-    struct fh_run *run = run_of(block);
+    const uint32_t at = fh_random_below(&mine->random, hand->count);
+    void *block = hand->slots[at];
+    hand->slots[at] = hand->slots[--hand->count];
+    return block;
+}
+
+static FH_COLD void report_twice(const struct fh_run *run, uint32_t index)
+{
+    struct fh_guard_block block;
+    describe(run, index, &block);
+    report_free("double-free", &block, (const void *)block.address, 0, NULL, "free",
+                "two threads freed the block at the same moment");
+}
+
+/* `is_plain` is a constant where this is used: what the mode can't ask for is not there. */
+FH_INLINE void *alloc_slot(struct fh_guard_thread *mine, unsigned class_index, size_t size,
+                           size_t align, unsigned how, uint32_t site, bool is_plain)
+{
+    void *block = pick(mine, class_index);
+    if (FH_UNLIKELY(block == NULL))
+        return NULL;
+    const struct fh_run *run = run_of(block);
     struct slab *slab = slab_of(run);
     const uint32_t index = index_of(run, (uintptr_t)block - run->base);
     struct slot *slot = &slab->slots[index];
+    const struct slot before = *slot;
     uintptr_t low = 0, high = 0;
-    const bool is_filling = fh_guard_settings.is_filling;
-    if (slot->is_used && (is_filling || fh_guard_settings.is_zeroing) &&
-        FH_UNLIKELY(!is_untouched(block, checked_bytes(run), fill_of_freed(slot), &low, &high))) {
-        report_touched(run, index, low, high, fill_of_freed(slot));
+    const bool is_filling = !is_plain && fh_guard_settings.is_filling;
+    if (FH_UNLIKELY(before.state != FREE)) {
+        report_twice(run, index);
+        return alloc_slot_again(mine, size, align, how, site);
+    }
+    if (before.is_used && (is_plain || is_filling || fh_guard_settings.is_zeroing) &&
+        FH_UNLIKELY(!is_untouched(block, is_plain ? run->block_size : checked_bytes(run),
+                                  is_plain ? 0 : fill_of_freed(&before), &low, &high))) {
+        report_touched(run, index, low, high, fill_of_freed(&before));
         memset(block, 0, run->block_size);
     }
-    if (how & FH_HOW_ZEROED) {
+    if (!is_plain && (how & FH_HOW_ZEROED)) {
         if (is_filling || !fh_guard_settings.is_zeroing || run->block_size > CHECKED_MOST)
             memset(block, 0, size);
     } else if (is_filling) {
         fill_words(block, size, FH_FILL_NEW(fh_site_stack(site)));
     }
-    fh_canary_fill((uintptr_t)block + size, (uintptr_t)block + run->block_size);
-    *slot = live_slot(run->block_size - size, how & FH_HOW_ALIGNED ? align : 0, how, site);
-    if (slab->notes != NULL)
-        slab->notes[index] = (struct note){.alloc_thread = mine->tid, .alloc_time = now_short()};
+    fill_canary((uintptr_t)block + size, (uintptr_t)block + run->block_size);
+    *slot = live_slot(run->block_size - size, !is_plain && (how & FH_HOW_ALIGNED) ? align : 0, how,
+                      site);
+    if (!is_plain && slab->notes != NULL)
+        slab->notes[index] =
+            (struct note){.alloc_thread = mine->tid, .alloc_time = now_short(mine)};
     mine->allocs[class_index]++;
     return block;
+}
+
+void *fh_slot_alloc(struct fh_guard_thread *mine, size_t size, size_t align, unsigned how,
+                    uint32_t site)
+{
+    return alloc_slot(mine, class_for(size + CANARY_LEAST, align), size, align, how, site, false);
+}
+
+static FH_COLD void *alloc_slot_again(struct fh_guard_thread *mine, size_t size, size_t align,
+                                      unsigned how, uint32_t site)
+{
+    return fh_slot_alloc(mine, size, align, how, site);
+}
+
+void *fh_slot_alloc_plain(struct fh_guard_thread *mine, size_t size, unsigned how, uint32_t site)
+{
+    return alloc_slot(mine, fh_class_of(size + CANARY_LEAST), size, 0, how, site, true);
 }
 
 /* ---- free -------------------------------------------------------------------------------------- */
@@ -620,74 +694,102 @@ FH_COLD bool fh_free_is_wrong(const struct fh_guard_block *block, const void *ad
 }
 
 FH_INLINE bool is_suspect(const struct fh_run *run, const struct slot *slot, size_t size,
-                          size_t align, unsigned how)
+                          unsigned how)
 {
     if (slot->state != LIVE || (how & FH_HOW_FAMILY) != slot->family)
         return true;
     if ((how & FH_HOW_SIZED) && size != run->block_size - slot->slack)
         return true;
-    (void)align;
     return (how & FH_HOW_FAMILY) != FH_HOW_MALLOC &&
            ((how & FH_HOW_ALIGNED) != 0 || slot->align_log != 0);
 }
 
-void fh_slot_release(struct fh_guard_thread *mine, void *block)
+void fh_slot_release(struct fh_guard_thread *mine, void *block, unsigned class_index)
 {
-    struct fh_run *run = run_of(block);
-    const uint32_t index = index_of(run, (uintptr_t)block - run->base);
-    struct slot *slot = &slab_of(run)->slots[index];
-    if (FH_UNLIKELY(slot->state != WAITING)) {
-        struct fh_guard_block described;
-        describe(run, index, &described);
-        report_free("double-free", &described, block, 0, NULL, "free",
-                    "two threads freed the block at the same moment");
-        return;
-    }
-    slot->state = FREE;
-    struct fh_at_hand *hand = &mine->at_hand[run->class_index];
+    struct fh_at_hand *hand = &mine->at_hand[class_index];
     if (FH_UNLIKELY(hand->count == FH_AT_HAND))
-        flush(hand, run->class_index);
+        flush(hand, class_index);
     hand->slots[hand->count++] = block;
 }
 
-void fh_slot_free(struct fh_guard_thread *mine, struct fh_run *run, void *block, size_t size,
-                  size_t align, unsigned how, uint32_t site, const struct fh_call *call)
+static FH_COLD void report_overflow(const struct fh_run *run, uint32_t index, unsigned how,
+                                    const struct fh_call *call)
+{
+    const struct slot slot = slab_of(run)->slots[index];
+    const uintptr_t end = (uintptr_t)slot_at(run, index) + run->block_size;
+    uintptr_t low, high;
+    if (!fh_canary_holds(end - slot.slack, end, &low, &high))
+        report_canary(run, index, low, high, call, fh_free_name(how));
+}
+
+FH_INLINE void clear(void *block, size_t size)
+{
+    typedef uint64_t pair __attribute__((vector_size(16), may_alias));
+    if (size > 256) {
+        memset(block, 0, size);
+        return;
+    }
+    char *end = (char *)block + size;
+    do {
+        end -= sizeof(pair);
+        *(pair *)end = (pair){0, 0};
+        __asm__("" : "+r"(end)); /* or the loop becomes a call of memset */
+    } while (end != block);
+}
+
+FH_INLINE void free_slot(struct fh_guard_thread *mine, struct fh_run *run, void *block, size_t size,
+                         size_t align, unsigned how, uint32_t site, const struct fh_call *call,
+                         bool is_plain)
 {
     struct slab *slab = slab_of(run);
     const size_t offset = (uintptr_t)block - run->base;
     const uint32_t index = index_of(run, offset);
     struct slot *slot = &slab->slots[index];
-    uintptr_t low, high;
     if (FH_UNLIKELY(index >= slab->opened || (size_t)index * run->block_size != offset ||
-                    is_suspect(run, slot, size, align, how))) {
+                    is_suspect(run, slot, size, how))) {
         struct fh_guard_block described = {.address = (uintptr_t)block, .state = FH_BLOCK_NEVER};
         if (index < slab->opened)
             describe(run, index, &described);
         if (fh_free_is_wrong(&described, block, size, align, how, call))
             return;
     }
-    if (FH_UNLIKELY(!fh_canary_holds((uintptr_t)block + run->block_size - slot->slack,
-                                     (uintptr_t)block + run->block_size, &low, &high)))
-        report_canary(run, index, low, high, call, fh_free_name(how));
-    slot->state = WAITING;
-    slot->free_site = site & FH_SITES_MOST;
-    if (slab->notes != NULL) {
+    const uintptr_t end = (uintptr_t)block + run->block_size;
+    struct slot freed = *slot;
+    if (FH_UNLIKELY(!is_canary_whole(end - freed.slack, end)))
+        report_overflow(run, index, how, call);
+    freed.state = FREE;
+    freed.free_site = site & FH_SITES_MOST;
+    *slot = freed;
+    if (!is_plain && slab->notes != NULL) {
         slab->notes[index].free_thread = mine->tid;
-        slab->notes[index].free_time = now_short();
+        slab->notes[index].free_time = now_short(mine);
     }
-    if (fh_guard_settings.is_filling)
+    if (!is_plain && fh_guard_settings.is_filling)
         fill_words(block, run->block_size, fill_of_freed(slot));
-    else if (fh_guard_settings.is_zeroing)
-        memset(block, 0, run->block_size);
-    mine->live -= (int64_t)(run->block_size - slot->slack);
+    else if (is_plain || fh_guard_settings.is_zeroing)
+        clear(block, run->block_size);
     mine->frees[run->class_index]++;
-    if (fh_guard_settings.is_sweeping) {
+    if (!is_plain)
+        mine->live -= (int64_t)(run->block_size - freed.slack);
+    if (!is_plain && fh_guard_settings.is_sweeping) {
         slot->state =
             SWEPT; /* from here on a sweep may take it: nothing of it is touched any more */
         fh_sweep_count(mine, run->block_size);
         return;
     }
-    fh_quarantine_put(mine, block, run->block_size);
+    fh_quarantine_put(mine, block, run->class_index);
+}
+
+void fh_slot_free(struct fh_guard_thread *mine, struct fh_run *run, void *block, size_t size,
+                  size_t align, unsigned how, uint32_t site, const struct fh_call *call)
+{
+    free_slot(mine, run, block, size, align, how, site, call, false);
+}
+
+void fh_slot_free_plain(struct fh_guard_thread *mine, struct fh_run *run, void *block, unsigned how,
+                        uint32_t site, const struct fh_call *call)
+{
+    free_slot(mine, run, block, 0, 0, how, site, call, true);
 }
 
 bool fh_slot_resize(struct fh_run *run, void *block, size_t size)
@@ -718,8 +820,9 @@ static void inspect_slot(const struct fh_run *run, uint32_t index)
         if (fh_canary_holds(block + run->block_size - before.slack, block + run->block_size, &low,
                             &high))
             return;
-    } else if (before.state != WAITING || is_untouched((void *)block, checked_bytes(run),
-                                                       fill_of_freed(&before), &low, &high)) {
+    } else if (before.state != FREE || !before.is_used ||
+               is_untouched((void *)block, checked_bytes(run), fill_of_freed(&before), &low,
+                            &high)) {
         return;
     }
     atomic_thread_fence(memory_order_seq_cst);

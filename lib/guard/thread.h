@@ -23,17 +23,37 @@ struct fh_at_hand {
 
 /* First in, first out; `ring` has room for a power of two. */
 struct fh_quarantine {
-    void **ring;
+    uintptr_t *ring;
     uint32_t mask, head, count;
     size_t bytes, budget;
+};
+
+#define FH_RECENT_BITS 8u
+
+/* Whose stack it is, as far as `word` at sp + offset says; not in debug mode. */
+struct fh_recent_site {
+    uintptr_t pc, sp, word;
+    uint32_t offset;
+    struct fh_site *site;
+};
+
+/* The last site of a return address; for when there is no budget to walk. */
+struct fh_pc_site {
+    uintptr_t pc;
+    struct fh_site *site;
 };
 
 struct fh_guard_thread {
     uintptr_t thread; /* whose stacks `known` knows: the thread pointer */
     int tid;
-    uint32_t beat; /* slow paths so far: what happens now and then happens by it */
+    uint32_t ticks, now; /* calls; the time of one of the last (slots.c) */
+    uint32_t beat;       /* slow paths so far: what happens now and then happens by it */
     struct fh_random random;
     struct fh_quarantine quarantine;
+    struct fh_recent_site recent[1 << FH_RECENT_BITS];
+    struct fh_pc_site by_pc[1 << FH_RECENT_BITS];
+    uint64_t walks_ns;          /* when `walks_left` was filled last */
+    uint32_t walks_left, pause; /* walks; calls until the clock is asked again */
     struct fh_known known;
     struct fh_stack_cache stack;
     size_t swept; /* bytes that wait for the sweep and are not counted there yet */
@@ -48,8 +68,25 @@ struct fh_guard_thread *fh_guard_mine(void);
 /* All of them, for counts; each may be running. */
 struct fh_guard_thread *fh_guard_threads(void);
 
-/* The site of a call. */
-uint32_t fh_site_of(struct fh_guard_thread *mine, const struct fh_call *call);
+/* The site of a call (sites.c); NULL: not known. */
+struct fh_site *fh_site_of(struct fh_guard_thread *mine, const struct fh_call *call);
+
+/* The same where the call is as one before: return address, stack pointer, and the next frame's return address. */
+FH_INLINE struct fh_recent_site *fh_site_recent(struct fh_guard_thread *mine,
+                                                const struct fh_call *call)
+{
+    const uint64_t key = (call->sp >> 3) * 31 + call->pc * 7;
+    return &mine->recent[key * 0x9e3779b97f4a7c15u >> (64 - FH_RECENT_BITS)];
+}
+
+FH_INLINE struct fh_site *fh_site_quick(struct fh_guard_thread *mine, const struct fh_call *call)
+{
+    const struct fh_recent_site *recent = fh_site_recent(mine, call);
+    if (FH_LIKELY(recent->pc == call->pc && recent->sp == call->sp &&
+                  *(const uintptr_t *)(call->sp + recent->offset) == recent->word))
+        return recent->site;
+    return fh_site_of(mine, call);
+}
 
 /* ---- guard.c ---- */
 
@@ -69,13 +106,18 @@ void *fh_slot_alloc(struct fh_guard_thread *mine, size_t size, size_t align, uns
                     uint32_t site);
 void fh_slot_free(struct fh_guard_thread *mine, struct fh_run *run, void *block, size_t size,
                   size_t align, unsigned how, uint32_t site, const struct fh_call *call);
+/* The same in the mode that asks least: hardened, without a sweep or a limit (fh_guard_settings.is_plain). A class
+ * up to FH_CLASS_STEP_MAX, no alignment, of malloc's family or an operator's. */
+void *fh_slot_alloc_plain(struct fh_guard_thread *mine, size_t size, unsigned how, uint32_t site);
+void fh_slot_free_plain(struct fh_guard_thread *mine, struct fh_run *run, void *block, unsigned how,
+                        uint32_t site, const struct fh_call *call);
 /* In place: true when it could be. */
 bool fh_slot_resize(struct fh_run *run, void *block, size_t size);
 bool fh_slot_find(const struct fh_run *run, uintptr_t address, struct fh_guard_block *out);
 /* Of the same no more than bounds checks ask (fh_guard_extent). */
 bool fh_slot_extent(const struct fh_run *run, uintptr_t address, struct fh_extent *out);
 /* A block that nobody may point to any more: back to whoever asks next. Any thread. */
-void fh_slot_release(struct fh_guard_thread *mine, void *block);
+void fh_slot_release(struct fh_guard_thread *mine, void *block, unsigned class_index);
 /* Visits live (and, is_all, waiting) slots; stops when visit returns non-zero, and returns that. Takes each class's
  * lock. */
 int fh_slots_walk(int (*visit)(void *context, const struct fh_guard_block *block), void *context,
@@ -109,7 +151,7 @@ size_t fh_wides_release_swept(const struct fh_scan *scan);
 /* ---- quarantine.c ---- */
 
 /* A freed slot waits; who waited longest is released when the thread's budget is used up. */
-void fh_quarantine_put(struct fh_guard_thread *mine, void *block, size_t bytes);
+void fh_quarantine_put(struct fh_guard_thread *mine, void *block, unsigned class_index);
 /* Room for the thread's; false: no memory, blocks are released at once. */
 bool fh_quarantine_start(struct fh_quarantine *quarantine);
 
@@ -134,6 +176,15 @@ const char *fh_free_name(unsigned how);
 bool fh_budget_take(uint32_t ns);
 
 /* ---- canary.c ---- */
+
+extern uint64_t fh_canary_word; /* for addresses that are multiples of 8 */
+
+/* What eight bytes from `address` on are: the machine is little-endian where this is used. */
+FH_INLINE uint64_t fh_canary_at(uintptr_t address)
+{
+    const unsigned shift = (unsigned)(address & 7) * 8;
+    return fh_canary_word >> shift | fh_canary_word << (-shift & 63);
+}
 
 /* Fills [from, to) with bytes that depend on the address and on the process's secret; none is 0. */
 void fh_canary_fill(uintptr_t from, uintptr_t to);

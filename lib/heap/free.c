@@ -244,6 +244,14 @@ FH_FAST void fh_free_slow(void *block)
 {
     if (block == NULL)
         return;
+    if (fh_is_guarded(fh_heap_current))
+        fh_guarded_free(block);
+    else
+        fh_free_unguarded(block);
+}
+
+FH_FAST void fh_free_unguarded(void *block)
+{
     struct fh_heap *current = fh_heap_current;
     if (FH_UNLIKELY(current == &fh_heap_emergency))
         current = fh_handler_settle();
@@ -251,7 +259,7 @@ FH_FAST void fh_free_slow(void *block)
     struct fh_pages *pages = &fh_pages_main;
     struct fh_run *run = fh_run_quickly(block);
     if (run == NULL) {
-        if (fh_is_modes(block)) {
+        if (!fh_is_guarded(current) && fh_is_modes(block)) {
             fh_guarded_free(block);
             return;
         }

@@ -24,7 +24,7 @@ FH_INLINE struct fh_heap *heap_of_caller(void)
     return heap == &fh_heap_none ? fh_heap_thread() : heap;
 }
 
-void *fh_guarded_alloc(size_t size, size_t align, unsigned how, const struct fh_call *call)
+FH_INLINE void *alloc_as(size_t size, size_t align, unsigned how, const struct fh_call *call)
 {
     struct fh_heap *heap = heap_of_caller();
     void *block = NULL;
@@ -52,10 +52,15 @@ void *fh_guarded_alloc(size_t size, size_t align, unsigned how, const struct fh_
     return block;
 }
 
+void *fh_guarded_alloc(size_t size, size_t align, unsigned how, const struct fh_call *call)
+{
+    return alloc_as(size, align, how, call);
+}
+
 void *fh_guarded_malloc(size_t size)
 {
     const struct fh_call call = FH_CALL_HERE();
-    return fh_guarded_alloc(size, 0, FH_HOW_MALLOC, &call);
+    return alloc_as(size, 0, FH_HOW_MALLOC, &call);
 }
 
 void *fh_guarded_aligned(size_t align, size_t size)
@@ -75,35 +80,54 @@ void *fh_guarded_calloc(size_t count, size_t size)
     return fh_guarded_alloc(bytes, 0, FH_HOW_MALLOC | FH_HOW_ZEROED, &call);
 }
 
-static void free_mine(void *block, size_t size, size_t align, unsigned how,
-                      const struct fh_call *call)
+static FH_COLD void free_aside(struct fh_heap *heap, void *block, size_t size, size_t align,
+                               unsigned how, const struct fh_call *call)
 {
-    struct fh_heap *heap = heap_of_caller();
+    if (!fh_is_modes(block)) {
+        fh_free_unguarded(block);
+        return;
+    }
     if (fh_event_is_heard())
         fh_event_tell(FH_EVENT_FREE, block, NULL, 0, fh_usable_size(block), (const void *)call->pc);
-    if (FH_UNLIKELY(heap == NULL || fh_is_inside(heap))) {
+    if (heap == NULL || fh_is_inside(heap)) {
         fh_root.mode->free_later(block);
         return;
     }
     atomic_store_explicit(&heap->depth, 1, memory_order_relaxed);
     atomic_signal_fence(memory_order_seq_cst);
-    fh_root.mode->free(block, size, align, how, call);
+    (void)fh_root.mode->free(block, size, align, how, call);
     fh_depth_leave(heap);
+}
+
+FH_INLINE void free_as(void *block, size_t size, size_t align, unsigned how,
+                       const struct fh_call *call)
+{
+    struct fh_heap *heap = heap_of_caller();
+    if (FH_UNLIKELY(heap == NULL || fh_is_inside(heap) || fh_event_is_heard())) {
+        free_aside(heap, block, size, align, how, call);
+        return;
+    }
+    atomic_store_explicit(&heap->depth, 1, memory_order_relaxed);
+    atomic_signal_fence(memory_order_seq_cst);
+    const bool is_freed = fh_root.mode->free(block, size, align, how, call);
+    fh_depth_leave(heap);
+    if (FH_UNLIKELY(!is_freed))
+        fh_free_unguarded(block); /* a first-class heap's, the emergency arena's, nobody's */
 }
 
 void fh_guarded_free(void *block)
 {
     const struct fh_call call = FH_CALL_HERE();
-    free_mine(block, 0, 0, FH_HOW_MALLOC, &call);
+    free_as(block, 0, 0, FH_HOW_MALLOC, &call);
 }
 
 void fh_guarded_free_as(void *block, size_t size, size_t align, unsigned how,
                         const struct fh_call *call)
 {
-    if (block != NULL && fh_is_modes(block))
-        free_mine(block, size, align, how, call);
+    if (block != NULL && fh_root.mode != NULL)
+        free_as(block, size, align, how, call);
     else
-        fh_free_slow(block); /* a first-class heap's, the emergency arena's, nobody's */
+        fh_free_slow(block);
 }
 
 /* The block itself says how large it is, whoever allocates the new one: the heap (in fast mode), or the table. */

@@ -262,6 +262,8 @@ void *fh_guarded_aligned(size_t align, size_t size);
 void *fh_guarded_calloc(size_t count, size_t size);
 void *fh_guarded_realloc(void *block, size_t size);
 void fh_guarded_free(void *block);
+/* free.c: of a block that is not root.mode's, or not known to be. */
+void fh_free_unguarded(void *block);
 FH_API void *fh_guarded_alloc(size_t size, size_t align, unsigned how, const struct fh_call *call);
 FH_API void fh_guarded_free_as(void *block, size_t size, size_t align, unsigned how,
                                const struct fh_call *call);

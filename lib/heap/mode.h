@@ -53,8 +53,8 @@ struct fh_mode {
     size_t sample_bytes;
     /* size may be 0; align 0 or a power of two. NULL when there is no memory; errno is the caller's. */
     void *(*alloc)(size_t size, size_t align, unsigned how, const struct fh_call *call);
-    /* block is not NULL. size and align count with FH_HOW_SIZED and FH_HOW_ALIGNED. */
-    void (*free)(void *block, size_t size, size_t align, unsigned how, const struct fh_call *call);
+    /* block is not NULL. size and align count with FH_HOW_SIZED and FH_HOW_ALIGNED. False: it is none of the table's. */
+    bool (*free)(void *block, size_t size, size_t align, unsigned how, const struct fh_call *call);
     /* From a handler that interrupted us: no lock, nothing of this thread. Whoever next works here frees it. */
     void (*free_later)(void *block);
     /* block is not NULL and is_mine; size may be 0 (a block of no bytes). NULL: the old block is as it was. */

@@ -82,6 +82,21 @@ FH_INLINE bool fh_known_find(const struct fh_known *known, uintptr_t pc, uintptr
     return false;
 }
 
+/* The innermost word of the walk that was kept last from there: its offset from sp, and what it was. */
+FH_INLINE bool fh_known_first(const struct fh_known *known, uintptr_t pc, uintptr_t sp,
+                              uint32_t *offset, uintptr_t *word)
+{
+    const struct fh_known_entry *entry = fh_known_at(known, pc, sp, 0);
+    for (unsigned i = 0; i < 1u << FH_KNOWN_WAY_BITS; i++, entry++)
+        if (entry->sp == sp && entry->pc == pc && entry->count != 0 &&
+            fh_known_holds(known, entry, 1)) {
+            *word = known->area[entry->words];
+            *offset = *(const uint32_t *)(known->area + entry->words + entry->count);
+            return true;
+        }
+    return false;
+}
+
 /* Keeps the walk that fh_stack_capture_at(cache, pc, sp, …, max) gave just now, if it can be kept. */
 void fh_known_keep(struct fh_known *known, const struct fh_stack_cache *cache, uintptr_t sp,
                    const uintptr_t *frames, size_t count, size_t max, uint32_t salt,
