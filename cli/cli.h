@@ -29,9 +29,12 @@ enum {
 };
 
 int cli_run(int argc, char **argv);
+/* What `freehold run` does with --fail sweep. */
+int cli_sweep(int argc, char **argv);
 int cli_record(int argc, char **argv);
 int cli_replay(int argc, char **argv);
 int cli_advise(int argc, char **argv);
+int cli_symbolize(int argc, char **argv);
 int cli_doctor(int argc, char **argv);
 
 /* Writes one line, "freehold: " and the message, on standard error. */

@@ -72,12 +72,14 @@ static void look_at_freehold(struct findings *findings)
 
 static const char group_program[] = "Program";
 
+/* A property of the file, good or not; then `remedy` says what to do, or is NULL. */
 static void add_fact(struct findings *findings, const char *name, bool is_good, const char *state,
-                     const char *meaning)
+                     const char *meaning, const char *remedy)
 {
-    findings_add(findings, group_program, name, is_good ? FINDING_GOOD : FINDING_LIMITED, "%s",
-                 state)
-        ->meaning = meaning;
+    struct finding *finding = findings_add(findings, group_program, name,
+                                           is_good ? FINDING_GOOD : FINDING_LIMITED, "%s", state);
+    finding->meaning = meaning;
+    finding->remedy = is_good ? NULL : remedy;
 }
 
 static void add_needed(struct findings *findings, const struct program *program)
@@ -98,6 +100,118 @@ static void add_needed(struct findings *findings, const struct program *program)
     }
 }
 
+/* Whether a folder of the list depends on where the program is started, or is one that everybody writes to. */
+static bool has_open_folder(const char *list)
+{
+    for (const char *folder = list;;) {
+        const size_t len = strcspn(folder, ":");
+        if ((*folder != '/' && *folder != '$') || strncmp(folder, "/tmp", 4) == 0 ||
+            strncmp(folder, "/var/tmp", 8) == 0) {
+            return true;
+        }
+        if (folder[len] == '\0') {
+            return false;
+        }
+        folder += len + 1;
+    }
+}
+
+static void look_at_runpath(struct findings *findings, const struct program *program)
+{
+    if (program->runpath[0] == '\0') {
+        add_fact(findings, "library path", true, "the system's", "libraries come from its folders",
+                 NULL);
+        return;
+    }
+    const bool is_open = has_open_folder(program->runpath);
+    struct finding *finding =
+        findings_add(findings, group_program, "library path",
+                     is_open ? FINDING_LIMITED : FINDING_PLAIN, "%.120s", program->runpath);
+    finding->meaning = is_open ? "libraries may come from folders that anybody writes to"
+                               : "libraries are looked for there first (RUNPATH)";
+    finding->remedy = is_open ? "link with absolute folders, or $ORIGIN, in -rpath" : NULL;
+}
+
+/* What the linker decided. */
+static void look_at_layout(struct findings *findings, const struct program *program)
+{
+    add_fact(findings, "position independent", program->is_pie, program->is_pie ? "yes" : "no",
+             program->is_pie ? "its own code and data are placed at random"
+                             : "its code and data lie where everybody knows",
+             "build with -fPIE, link with -pie");
+    const bool is_full = program->has_relro && program->binds_now;
+    add_fact(findings, "relocations read-only", is_full,
+             is_full              ? "full"
+             : program->has_relro ? "partial"
+                                  : "none",
+             is_full ? "the table of function addresses can't be overwritten"
+                     : "the table of function addresses stays writable",
+             "link with -z relro -z now");
+    add_fact(findings, "stack", !program->has_executable_stack,
+             program->has_executable_stack ? "executable" : "not executable",
+             program->has_executable_stack ? "what overflows onto the stack can be run as code"
+                                           : "data on the stack can't be run as code",
+             "link with -z noexecstack; an assembly file needs a .note.GNU-stack section");
+    look_at_runpath(findings, program);
+}
+
+static void look_at_fortification(struct findings *findings, const struct program *program)
+{
+    const unsigned all = program->fortified + program->unfortified;
+    if (all == 0) {
+        findings_add(findings, group_program, "fortified functions", FINDING_PLAIN, "none to do")
+            ->meaning = "it calls no function that has a checking form";
+        return;
+    }
+    struct finding *finding = findings_add(findings, group_program, "fortified functions",
+                                           program->fortified > 0 ? FINDING_GOOD : FINDING_LIMITED,
+                                           "%u of %u", program->fortified, all);
+    finding->meaning = program->fortified > 0
+                           ? "copies into blocks of known size are checked (FORTIFY_SOURCE)"
+                           : "no copy is checked against the size of its target";
+    finding->remedy = program->fortified > 0 ? NULL : "build with -O2 -D_FORTIFY_SOURCE=3";
+}
+
+/* Neither good nor bad: most distributions build without, and most kernels do not ask. */
+static void look_at_control_flow(struct findings *findings, const struct program *program)
+{
+#if defined(__aarch64__)
+    static const char *const names[] = {"none", "BTI", "PAC", "BTI and PAC"};
+    static const char remedy[] = "build all of it with -mbranch-protection=standard";
+#else
+    static const char *const names[] = {"none", "IBT", "SHSTK", "IBT and SHSTK"};
+    static const char remedy[] = "build all of it with -fcf-protection=full";
+#endif
+    const unsigned marks =
+        (program->has_branch_marks ? 1U : 0U) + (program->has_return_marks ? 2U : 0U);
+    struct finding *finding =
+        findings_add(findings, group_program, "control flow marks",
+                     marks == 3 ? FINDING_GOOD : FINDING_PLAIN, "%s", names[marks]);
+    finding->meaning = marks == 3 ? "a CPU and kernel that check jumps and returns may do so"
+                                  : "jumps or returns can't be checked by the CPU (CET, BTI)";
+    finding->remedy = marks == 3 ? NULL : remedy;
+}
+
+/* What the compiler decided. */
+static void look_at_instructions(struct findings *findings, const struct program *program)
+{
+    look_at_control_flow(findings, program);
+    if (!program->has_symbols) {
+        return;
+    }
+    add_fact(findings, "stack canaries", program->has_canaries,
+             program->has_canaries ? "yes" : "none seen",
+             program->has_canaries ? "overflows of arrays on the stack end the program"
+                                   : "overflows of arrays on the stack may pass",
+             "build with -fstack-protector-strong");
+    look_at_fortification(findings, program);
+    if (program->has_own_malloc) {
+        add_fact(findings, "malloc of its own", false, "yes",
+                 "comes before a preloaded one: Freehold gets only what it leaves",
+                 "build it without, if it has such an option");
+    }
+}
+
 static void look_at_binary(struct findings *findings, const struct program *program)
 {
     if (program->is_script && program->binary[0] != '\0') {
@@ -112,46 +226,25 @@ static void look_at_binary(struct findings *findings, const struct program *prog
         ->meaning = "the same as Freehold's";
     add_fact(findings, "linking", !program->is_static, program->is_static ? "static" : "dynamic",
              program->is_static ? "there is no loader that could preload"
-                                : "the loader can preload");
+                                : "the loader can preload",
+             "link it dynamically, or with libfreehold-malloc.a");
     if (!program->is_static) {
         findings_add(findings, group_program, "loader", FINDING_PLAIN, "%.120s", program->loader)
             ->meaning = "loads it, and what is to be preloaded";
         add_needed(findings, program);
     }
-    add_fact(findings, "position independent", program->is_pie, program->is_pie ? "yes" : "no",
-             program->is_pie ? "its own code and data are placed at random"
-                             : "its code and data lie where everybody knows; built without -pie");
-    const bool is_full = program->has_relro && program->binds_now;
-    add_fact(findings, "relocations read-only", is_full,
-             is_full              ? "full"
-             : program->has_relro ? "partial"
-                                  : "no",
-             is_full ? "the table of function addresses can't be overwritten"
-                     : "the table of function addresses stays writable; link with -z relro -z now");
-    if (program->has_symbols) {
-        add_fact(findings, "stack canaries", program->has_canaries,
-                 program->has_canaries ? "yes" : "none seen",
-                 program->has_canaries
-                     ? "overflows of arrays on the stack end the program"
-                     : "overflows on the stack may pass; -fstack-protector-strong");
-        if (program->has_own_malloc) {
-            add_fact(findings, "malloc of its own", false, "yes",
-                     "comes before a preloaded one: Freehold gets only what it leaves");
-        }
-    }
-    add_fact(findings, "stack", !program->has_executable_stack,
-             program->has_executable_stack ? "executable" : "not executable",
-             program->has_executable_stack
-                 ? "data on the stack can be run; link with -z noexecstack"
-                 : "data on the stack can't be run as code");
+    look_at_layout(findings, program);
+    look_at_instructions(findings, program);
     const bool gains = program->obstacle == PROGRAM_GAINS_PRIVILEGES;
     add_fact(findings, "privileges", !gains, gains ? program->detail : "none gained",
              gains ? "the system ignores what its user wants preloaded"
-                   : "the loader obeys its user");
+                   : "the loader obeys its user",
+             "run a copy without them, or start freehold as that user");
     add_fact(findings, "sanitizer", program->sanitizer == NULL,
              program->sanitizer == NULL ? "none" : program->sanitizer,
              program->sanitizer == NULL ? "malloc is free to be replaced"
-                                        : "it brings its own malloc");
+                                        : "it brings its own malloc",
+             "build it without -fsanitize");
 }
 
 /* The sentence lives as long as the findings. */

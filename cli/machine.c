@@ -23,6 +23,9 @@
 
 #include "term.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/membarrier.h>
@@ -308,15 +311,44 @@ static void look_at_threads(struct findings *findings)
 
 static const char group_tags[] = "Tags and keys";
 
+#if defined(__x86_64__)
+/* Intel's linear address masking, which Linux gives to programs that ask (arch_prctl), and AMD's upper address ignore, which
+ * it gives to none. Where the CPU has one and the call is refused, the kernel is what is missing. */
+static void look_at_pointer_tags(struct findings *findings)
+{
+    enum { LAM_LEAF = 7, LAM_SUBLEAF = 1, LAM_BIT = 26, UAI_BIT = 7 };
+    const unsigned uai_leaf = 0x80000021U;
+    unsigned eax = 0;
+    unsigned ebx = 0;
+    unsigned ecx = 0;
+    unsigned edx = 0;
+    unsigned long bits = 0;
+    const bool has_lam = syscall(SYS_arch_prctl, ARCH_MAX_TAG_BITS, &bits) == 0 && bits > 0;
+    const bool could_lam = __get_cpuid_count(LAM_LEAF, LAM_SUBLEAF, &eax, &ebx, &ecx, &edx) != 0 &&
+                           (eax >> LAM_BIT & 1) != 0;
+    struct finding *finding = findings_add(findings, group_tags, "pointer tags (LAM)",
+                                           has_lam ? FINDING_GOOD : FINDING_PLAIN, "%s",
+                                           has_lam     ? "yes"
+                                           : could_lam ? "refused by the kernel"
+                                                       : "not in this CPU");
+    finding->meaning = has_lam ? "pointers have spare bits that the CPU ignores"
+                               : "the upper bits of a pointer count; tags must be taken off first";
+    finding->remedy =
+        could_lam && !has_lam ? "comes with Linux 6.4 and CONFIG_ADDRESS_MASKING" : NULL;
+
+    const bool could_uai =
+        __get_cpuid_count(uai_leaf, 0, &eax, &ebx, &ecx, &edx) != 0 && (eax >> UAI_BIT & 1) != 0;
+    findings_add(findings, group_tags, "pointer tags (UAI)", FINDING_PLAIN, "%s",
+                 could_uai ? "refused by the kernel" : "not in this CPU")
+        ->meaning = could_uai ? "AMD's; Linux gives it to no program; nothing to be done"
+                              : "AMD's way to ignore upper bits of pointers; nothing to be done";
+}
+#endif
+
 static void look_at_tags(struct findings *findings)
 {
 #if defined(__x86_64__)
-    unsigned long bits = 0;
-    const bool has_lam = syscall(SYS_arch_prctl, ARCH_MAX_TAG_BITS, &bits) == 0 && bits > 0;
-    findings_add(findings, group_tags, "pointer tags", has_lam ? FINDING_GOOD : FINDING_PLAIN, "%s",
-                 has_lam ? "LAM" : "no LAM")
-        ->meaning = has_lam ? "pointers have spare bits that the CPU ignores"
-                            : "this CPU or kernel keeps all pointer bits; nothing to be done";
+    look_at_pointer_tags(findings);
     const bool has_mte = false;
 #else
     const bool has_mte = (getauxval(AT_HWCAP2) & HWCAP2_MEMORY_TAGGING) != 0;

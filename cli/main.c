@@ -23,6 +23,7 @@ static const struct cli_subcommand subcommands[] = {
     {"record", "write down every allocation of a program, with its stack", cli_record},
     {"replay", "run a recorded trace through every allocator, side by side", cli_replay},
     {"advise", "say what a program could change, with the saving as replayed", cli_advise},
+    {"symbolize", "show functions and lines in a saved report", cli_symbolize},
     {"doctor", "say what this machine and a program allow, and what to do about it", cli_doctor},
 };
 enum { SUBCOMMANDS = sizeof(subcommands) / sizeof(subcommands[0]) };
@@ -56,7 +57,7 @@ static int print_help(void)
          "\n"
          "Subcommands:");
     for (size_t i = 0; i < SUBCOMMANDS; i++) {
-        printf("  %-8s  %s\n", subcommands[i].name, subcommands[i].summary);
+        printf("  %-9s  %s\n", subcommands[i].name, subcommands[i].summary);
     }
     puts("\n"
          "Options:\n"

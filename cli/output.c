@@ -93,3 +93,21 @@ void output_drop(struct output *output)
     }
     output->stream = NULL;
 }
+
+bool output_expand_name(const char *file, pid_t pid, char *name, size_t size)
+{
+    size_t len = 0;
+    while (*file != '\0' && len < size) {
+        if (file[0] == '%' && file[1] == 'p') {
+            len += (size_t)snprintf(name + len, size - len, "%ld", (long)pid);
+            file += 2;
+        } else {
+            name[len++] = *file++;
+        }
+    }
+    if (len >= size) {
+        return false;
+    }
+    name[len] = '\0';
+    return true;
+}

@@ -7,6 +7,7 @@
 #include <limits.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <sys/types.h>
 
 struct output {
     FILE *stream; /* NULL: none is wanted */
@@ -23,5 +24,8 @@ bool output_open(struct output *output, const char *option, const char *path);
 bool output_finish(struct output *output);
 /* Without a trace. Nothing, when it is finished or was never opened. */
 void output_drop(struct output *output);
+
+/* The file name with each %p replaced by the process id; false when it gets too long. */
+bool output_expand_name(const char *file, pid_t pid, char *name, size_t size);
 
 #endif

@@ -44,10 +44,13 @@
 
 #if defined(__x86_64__)
 enum { OUR_MACHINE = EM_X86_64 };
+#define OUR_FEATURES 0xc0000002U /* GNU_PROPERTY_X86_FEATURE_1_AND */
 #elif defined(__aarch64__)
 enum { OUR_MACHINE = EM_AARCH64 };
+#define OUR_FEATURES 0xc0000000U /* GNU_PROPERTY_AARCH64_FEATURE_1_AND */
 #elif defined(__riscv)
 enum { OUR_MACHINE = EM_RISCV };
+#define OUR_FEATURES 0U
 #else
 #error "name this architecture's ELF machine here"
 #endif
@@ -329,6 +332,16 @@ static void look_at_needed(struct program *program, const char *library)
     }
 }
 
+static void look_at_string(struct program *program, const Elf64_Dyn *entry, const char *string)
+{
+    if (entry->d_tag == DT_NEEDED) {
+        look_at_needed(program, string);
+    } else if (entry->d_tag == DT_RUNPATH ||
+               (entry->d_tag == DT_RPATH && program->runpath[0] == '\0')) {
+        copy(program->runpath, sizeof(program->runpath), string);
+    }
+}
+
 /* False when the section is damaged. */
 static bool look_at_dynamic(struct program *program, const struct image *image)
 {
@@ -371,8 +384,8 @@ static bool look_at_dynamic(struct program *program, const struct image *image)
         strings = read_table(image, offset, strings_size);
     }
     for (size_t i = 0; strings != NULL && i < count && entries[i].d_tag != DT_NULL; i++) {
-        if (entries[i].d_tag == DT_NEEDED && entries[i].d_un.d_val < strings_size) {
-            look_at_needed(program, strings + entries[i].d_un.d_val);
+        if (entries[i].d_un.d_val < strings_size) {
+            look_at_string(program, &entries[i], strings + entries[i].d_un.d_val);
         }
     }
     const bool is_whole = strings != NULL || strings_size == 0;
@@ -381,8 +394,35 @@ static bool look_at_dynamic(struct program *program, const struct image *image)
     return is_whole;
 }
 
+/* Functions that FORTIFY_SOURCE replaces, the most used of them: the checking form of NAME is __NAME_chk. */
+static const char *const fortifiable[] = {
+    "memcpy",  "memmove",  "memset",   "mempcpy",  "strcpy",      "strncpy",   "strcat",
+    "strncat", "stpcpy",   "sprintf",  "snprintf", "vsprintf",    "vsnprintf", "printf",
+    "fprintf", "vprintf",  "vfprintf", "fgets",    "read",        "recv",      "recvfrom",
+    "pread",   "readlink", "getcwd",   "realpath", "gethostname", "fread",     "wcscpy",
+    "wcscat",  "wmemcpy",  "syslog",   "confstr",
+};
+
+static void look_at_fortification(struct program *program, const char *name)
+{
+    const size_t len = strlen(name);
+    const bool is_checking =
+        len > 6 && strncmp(name, "__", 2) == 0 && strcmp(name + len - 4, "_chk") == 0;
+    const char *plain = is_checking ? name + 2 : name;
+    const size_t plain_len = is_checking ? len - 6 : len;
+    for (size_t i = 0; i < sizeof(fortifiable) / sizeof(fortifiable[0]); i++) {
+        if (strlen(fortifiable[i]) == plain_len && memcmp(fortifiable[i], plain, plain_len) == 0) {
+            program->fortified += is_checking;
+            program->unfortified += !is_checking;
+        }
+    }
+}
+
 static void look_at_symbol(struct program *program, const Elf64_Sym *symbol, const char *name)
 {
+    if (symbol->st_shndx == SHN_UNDEF) {
+        look_at_fortification(program, name);
+    }
     if (strcmp(name, "malloc") == 0 && symbol->st_shndx != SHN_UNDEF) {
         program->has_own_malloc = true;
     } else if (strcmp(name, "free") == 0 && symbol->st_shndx != SHN_UNDEF) {
@@ -427,6 +467,39 @@ static void look_at_symbols(struct program *program, const struct image *image)
         break;
     }
     free(sections);
+}
+
+/* What the linker found all object files to have: an array of {type, size, data padded to 8} in a note (gABI for Linux,
+ * program properties). */
+static void look_at_properties(struct program *program, const struct image *image)
+{
+    enum { LARGEST_NOTE = 4096, PROPERTY_TYPE_0 = 5, BRANCHES = 1, RETURNS = 2 };
+    const Elf64_Phdr *segment = segment_of_type(image, PT_GNU_PROPERTY);
+    if (segment == NULL || segment->p_filesz > LARGEST_NOTE) {
+        return;
+    }
+    char *note = read_table(image, segment->p_offset, segment->p_filesz);
+    Elf64_Nhdr header;
+    const size_t begin = sizeof(header) + sizeof("GNU");
+    if (note == NULL || segment->p_filesz < begin) {
+        free(note);
+        return;
+    }
+    memcpy(&header, note, sizeof(header));
+    const bool is_ours = header.n_namesz == sizeof("GNU") && header.n_type == PROPERTY_TYPE_0 &&
+                         memcmp(note + sizeof(header), "GNU", sizeof("GNU")) == 0;
+    const size_t end =
+        is_ours && header.n_descsz <= segment->p_filesz - begin ? begin + header.n_descsz : 0;
+    for (size_t at = begin; at + 12 <= end;) {
+        uint32_t property[3];
+        memcpy(property, note + at, sizeof(property));
+        if (property[0] == OUR_FEATURES && property[1] == sizeof(uint32_t)) {
+            program->has_branch_marks = (property[2] & BRANCHES) != 0;
+            program->has_return_marks = (property[2] & RETURNS) != 0;
+        }
+        at += 8 + (((size_t)property[1] + 7) & ~(size_t)7);
+    }
+    free(note);
 }
 
 /* Says which machine a file of another one is for. The fields up to e_machine lie the same in both
@@ -504,6 +577,7 @@ static void look_at_image(struct program *program, struct image *image)
         return;
     }
     look_at_symbols(program, image);
+    look_at_properties(program, image);
     const Elf64_Phdr *stack = segment_of_type(image, PT_GNU_STACK);
     program->is_pie = image->header.e_type == ET_DYN;
     program->has_relro = segment_of_type(image, PT_GNU_RELRO) != NULL;
@@ -592,6 +666,11 @@ static void forget_binary(struct program *program)
     program->binds_now = false;
     program->has_canaries = false;
     program->has_executable_stack = false;
+    program->has_branch_marks = false;
+    program->has_return_marks = false;
+    program->fortified = 0;
+    program->unfortified = 0;
+    program->runpath[0] = '\0';
     program->has_symbols = false;
     program->has_own_malloc = false;
     program->sanitizer = NULL;

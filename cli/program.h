@@ -48,12 +48,18 @@ struct program {
     bool binds_now; /* with has_relro: full RELRO */
     bool has_canaries;
     bool has_executable_stack;
-    bool has_symbols; /* a dynamic symbol table was found; has_canaries and has_own_malloc mean
+    bool has_branch_marks; /* indirect branches land on marks only: CET's IBT, Arm's BTI */
+    bool has_return_marks; /* returns are checked: CET's SHSTK, Arm's PAC */
+    bool has_symbols;      /* a dynamic symbol table was found; has_canaries and has_own_malloc mean
                             something */
+    unsigned
+        fortified; /* functions of libc that it calls in their checking form (FORTIFY_SOURCE) */
+    unsigned unfortified; /* and those that have one, and are called without */
     bool has_own_free;
     bool has_own_malloc; /* the program file defines malloc: its own comes before a preloaded one */
-    const char *sanitizer; /* its name, or NULL */
-    char loader[PATH_MAX]; /* PT_INTERP; empty when static */
+    const char *sanitizer;  /* its name, or NULL */
+    char loader[PATH_MAX];  /* PT_INTERP; empty when static */
+    char runpath[PATH_MAX]; /* DT_RUNPATH, or the older DT_RPATH; empty when it has none */
     size_t needed_count;
     char needed[PROGRAM_MOST_NEEDED][PROGRAM_NAME_LENGTH];
 };

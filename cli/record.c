@@ -11,6 +11,7 @@
 #include "consume.h"
 #include "library.h"
 #include "options.h"
+#include "output.h"
 #include "program.h"
 #include "supervise.h"
 #include "term.h"
@@ -145,25 +146,6 @@ static char *quote_command(char **argv)
     return command;
 }
 
-/* FILE with each %p replaced by the program's process id; false when the name gets too long. */
-static bool expand_name(const char *file, pid_t pid, char *name, size_t size)
-{
-    size_t len = 0;
-    while (*file != '\0' && len < size) {
-        if (file[0] == '%' && file[1] == 'p') {
-            len += (size_t)snprintf(name + len, size - len, "%ld", (long)pid);
-            file += 2;
-        } else {
-            name[len++] = *file++;
-        }
-    }
-    if (len >= size) {
-        return false;
-    }
-    name[len] = '\0';
-    return true;
-}
-
 /* The trace's descriptor, or -1 after a complaint. */
 static int open_trace(const char *file)
 {
@@ -218,7 +200,7 @@ static const char *rename_trace(const char *file, const char *pattern, pid_t pid
     if (strstr(pattern, "%p") == NULL) {
         return file;
     }
-    if (!expand_name(pattern, pid, name, size) || rename(file, name) != 0) {
+    if (!output_expand_name(pattern, pid, name, size) || rename(file, name) != 0) {
         cli_complain("'%s' can't get the name '%s' with the program's process id", file, pattern);
         return file;
     }
@@ -232,7 +214,7 @@ static int record(const struct request *request, const struct program *program, 
     char file[PATH_MAX];
     char name[PATH_MAX];
     int error = 0;
-    if (!expand_name(request->file, getpid(), file, sizeof(file))) {
+    if (!output_expand_name(request->file, getpid(), file, sizeof(file))) {
         cli_complain("the name '%s' is too long", request->file);
         return CLI_OWN_TROUBLE;
     }

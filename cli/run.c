@@ -15,10 +15,14 @@
 #include "cli.h"
 #include "library.h"
 #include "options.h"
+#include "output.h"
 #include "program.h"
 #include "records.h"
+#include "relay.h"
+#include "settings.h"
 #include "summary.h"
 #include "supervise.h"
+#include "sweep.h"
 #include "term.h"
 
 #include <errno.h>
@@ -38,9 +42,24 @@ enum {
     OPTION_ON_FOREIGN,
     OPTION_DECAY,
     OPTION_HUGE,
+    OPTION_MODE,
+    OPTION_GUARD,
+    OPTION_LIMIT,
+    OPTION_FAIL,
+    OPTION_SUPPRESS,
+    OPTION_QUARANTINE,
+    OPTION_UAF,
+    OPTION_REPORT,
 };
 
 static const struct cli_option options[] = {
+    {"mode", "MODE",
+     "fast (default), hardened (for production: memory errors are stopped or\nmade harmless), or "
+     "debug (for developers: they are found and explained)",
+     OPTION_MODE},
+    {"guard", "SIZE",
+     "guard one block in SIZE allocated bytes, on average (default 8M;\n1: every block; off: none)",
+     OPTION_GUARD},
     {"stats", NULL, "print a summary of the program's memory on standard error when it ends",
      OPTION_STATS},
     {"json", "FILE", "write the figures of all its processes to FILE (- for standard output)",
@@ -57,22 +76,36 @@ static const struct cli_option options[] = {
      "give unused memory back after MS milliseconds (default 500;\n0 at once, -1 never)",
      OPTION_DECAY},
     {"huge", "WHEN", "use huge pages: auto (default), always or never", OPTION_HUGE},
+    {"uaf", "HOW",
+     "how freed memory waits until its reuse is harmless: quarantine (default),\nor sweep, until "
+     "no pointer to it is left",
+     OPTION_UAF},
+    {"quarantine", "SIZE", "let up to SIZE bytes of freed memory wait for their reuse",
+     OPTION_QUARANTINE},
+    {"limit", "SIZE", "let the heap refuse memory beyond SIZE bytes", OPTION_LIMIT},
+    {"fail", "SPEC",
+     "fail allocations on purpose: the Nth (nth=N), each with probability P\n(rate=P), those of "
+     "function F (site=F), or all beyond SIZE bytes (after=SIZE)",
+     OPTION_FAIL},
+    {"suppress", "FILE", "leave out the errors that FILE names", OPTION_SUPPRESS},
+    {"report", "FILE", "write each error to FILE, too, as one JSON object a line", OPTION_REPORT},
 };
 enum { OPTIONS = sizeof(options) / sizeof(options[0]) };
-
-/* The setting string for FREEHOLD, built up piece by piece. */
-struct settings {
-    char text[2 * PATH_MAX];
-    size_t len;
-};
 
 struct request {
     bool wants_summary;
     const char *json_file; /* NULL: none */
     const char *log_file;  /* NULL: none */
+    const char *report_file;
+    const char *suppress_file;
     struct settings settings;
     char **program; /* argv of the program */
 };
+
+static bool wants_figures(const struct request *request)
+{
+    return request->wants_summary || request->json_file != NULL;
+}
 
 static int print_help(void)
 {
@@ -96,82 +129,49 @@ static int print_help(void)
 
 /* ---- The command line ---- */
 
-static bool add_setting(struct settings *settings, const char *name, const char *value)
-{
-    const size_t room = sizeof(settings->text) - settings->len;
-    const int written = snprintf(settings->text + settings->len, room, "%s%s=%s",
-                                 settings->len > 0 ? "," : "", name, value);
-    if (written < 0 || (size_t)written >= room) {
-        cli_complain("the settings are too long; use shorter file names");
-        return false;
-    }
-    settings->len += (size_t)written;
-    return true;
-}
-
-static bool is_whole_number(const char *text, long least, long most)
-{
-    char *end;
-    errno = 0;
-    const long value = strtol(text, &end, 10);
-    return (text[0] == '-' || (text[0] >= '0' && text[0] <= '9')) && *end == '\0' && errno == 0 &&
-           value >= least && value <= most;
-}
-
-/* Adds a setting whose value is one of a list of words. */
-static bool add_choice(struct settings *settings, const char *option, const char *name,
-                       const char *value, const char *const *choices, size_t count)
-{
-    for (size_t i = 0; i < count; i++) {
-        if (strcmp(value, choices[i]) == 0) {
-            return add_setting(settings, name, value);
-        }
-    }
-    char list[128] = "";
-    size_t len = 0;
-    for (size_t i = 0; i < count; i++) {
-        const char *separator = i == 0 ? "" : i + 1 == count ? " or " : ", ";
-        const int written = snprintf(list + len, sizeof(list) - len, "%s%s", separator, choices[i]);
-        len += written > 0 ? (size_t)written : 0;
-    }
-    const char *nearest = cli_nearest(value, choices, count);
-    if (nearest != NULL) {
-        cli_complain("--%s takes %s, not '%s'; did you mean '%s'?", option, list, value, nearest);
-    } else {
-        cli_complain("--%s takes %s, not '%s'", option, list, value);
-    }
-    return false;
-}
-
 static bool add_on_error(struct settings *settings, const char *value)
 {
     static const char *const choices[] = {"abort", "continue", "exit=N"};
     static const char exit_prefix[] = "exit=";
     const size_t prefix_len = sizeof(exit_prefix) - 1;
     if (strncmp(value, exit_prefix, prefix_len) == 0) {
-        if (!is_whole_number(value + prefix_len, 0, 255)) {
+        if (!settings_parse_number(value + prefix_len, 0, 255)) {
             cli_complain("--on-error exit=N takes a status from 0 to 255, not '%s'",
                          value + prefix_len);
             return false;
         }
-        return add_setting(settings, "on_error", value);
+        return settings_add(settings, "on_error", value);
     }
-    return add_choice(settings, "on-error", "on_error", value, choices, 3);
+    return settings_add_choice(settings, "on-error", "on_error", value, choices, 3);
 }
 
-static bool add_decay(struct settings *settings, const char *value)
+static bool add_guard(struct settings *settings, const char *value)
 {
-    if (!is_whole_number(value, -1, INT_MAX)) {
-        cli_complain("--decay takes milliseconds (0: at once, -1: never), not '%s'", value);
+    if (strcmp(value, "off") == 0) {
+        return settings_add(settings, "guard", value);
+    }
+    return settings_add_size(
+        settings, "guard", "guard", value, 1,
+        "the mean number of bytes between guarded blocks, such as 8M (1: every "
+        "block), or off");
+}
+
+/* What stands behind the name is checked by who makes the failures. */
+static bool add_fail(struct settings *settings, const char *value)
+{
+    if (strchr(value, ',') != NULL) {
+        cli_complain("--fail takes one condition, and '%s' holds a comma", value);
         return false;
     }
-    return add_setting(settings, "decay", value);
+    return settings_add(settings, "fail", value);
 }
 
 static bool take_option(struct request *request, int id, const char *value)
 {
+    static const char *const modes[] = {"fast", "hardened", "debug"};
     static const char *const foreign[] = {"abort", "warn", "ignore", "forward"};
     static const char *const huge[] = {"auto", "always", "never"};
+    static const char *const uaf[] = {"quarantine", "sweep"};
     struct settings *settings = &request->settings;
     switch (id) {
     case OPTION_STATS:
@@ -183,14 +183,35 @@ static bool take_option(struct request *request, int id, const char *value)
     case OPTION_LOG:
         request->log_file = value;
         return true;
+    case OPTION_SUPPRESS:
+        request->suppress_file = value;
+        return true;
+    case OPTION_REPORT:
+        request->report_file = value;
+        return true;
+    case OPTION_MODE:
+        return settings_add_choice(settings, "mode", "mode", value, modes, 3);
+    case OPTION_GUARD:
+        return add_guard(settings, value);
+    case OPTION_LIMIT:
+        return settings_add_size(settings, "limit", "limit", value, 1,
+                                 "a number of bytes, such as 64K or 8M");
+    case OPTION_FAIL:
+        return add_fail(settings, value);
+    case OPTION_QUARANTINE:
+        return settings_add_size(settings, "quarantine", "quarantine", value, 0,
+                                 "a number of bytes, such as 64K or 8M");
+    case OPTION_UAF:
+        return settings_add_choice(settings, "uaf", "uaf", value, uaf, 2);
     case OPTION_ON_ERROR:
         return add_on_error(settings, value);
     case OPTION_ON_FOREIGN:
-        return add_choice(settings, "on-foreign", "on_foreign", value, foreign, 4);
+        return settings_add_choice(settings, "on-foreign", "on_foreign", value, foreign, 4);
     case OPTION_DECAY:
-        return add_decay(settings, value);
+        return settings_add_number(settings, "decay", "decay", value, -1, INT_MAX,
+                                   "milliseconds (0: at once, -1: never)");
     default:
-        return add_choice(settings, "huge", "huge", value, huge, 3);
+        return settings_add_choice(settings, "huge", "huge", value, huge, 3);
     }
 }
 
@@ -239,54 +260,41 @@ static bool can_be_written(const char *option, const char *file)
     return true;
 }
 
-/* The program, and its children, may change folders: the library gets an absolute name. */
-static bool add_log(struct settings *settings, const char *file)
+static bool can_be_read(const char *option, const char *file)
 {
-    char folder[PATH_MAX] = "";
-    char path[2 * PATH_MAX];
-    if (file[0] != '/' && getcwd(folder, sizeof(folder) - 1) == NULL) {
-        cli_complain("--log: the current folder has no name: %s; give an absolute FILE",
-                     strerror(errno));
+    if (access(file, R_OK) != 0) {
+        cli_complain("--%s: '%s' can't be read: %s", option, file, strerror(errno));
         return false;
     }
-    snprintf(path, sizeof(path), "%s%s%s", folder, file[0] != '/' ? "/" : "", file);
-    if (strchr(path, ',') != NULL) {
-        cli_complain("--log: the name '%s' holds a comma, which separates settings; choose another",
-                     path);
-        return false;
-    }
-    return can_be_written("log", file) && add_setting(settings, "log", path);
+    return true;
+}
+
+/* A file that the library writes to: its name is checked first, so that a refused one is not made. */
+static bool add_output(struct settings *settings, const char *option, const char *name,
+                       const char *file)
+{
+    return file == NULL ||
+           (settings_add_file(settings, option, name, file) && can_be_written(option, file));
 }
 
 static bool prepare_files(struct request *request)
 {
+    struct settings *settings = &request->settings;
     const char *json_file = request->json_file;
+    const char *suppress_file = request->suppress_file;
     if (json_file != NULL && strcmp(json_file, "-") != 0 && !can_be_written("json", json_file)) {
         return false;
     }
-    return request->log_file == NULL || add_log(&request->settings, request->log_file);
+    if (suppress_file != NULL &&
+        (!can_be_read("suppress", suppress_file) ||
+         !settings_add_file(settings, "suppress", "suppress", suppress_file))) {
+        return false;
+    }
+    return add_output(settings, "report", "report", request->report_file) &&
+           add_output(settings, "log", "log", request->log_file);
 }
 
 /* ---- The program ---- */
-
-/* FILE with each %p replaced by the program's process id; false when the name gets too long. */
-static bool expand_name(const char *file, pid_t pid, char *name, size_t size)
-{
-    size_t len = 0;
-    while (*file != '\0' && len < size) {
-        if (file[0] == '%' && file[1] == 'p') {
-            len += (size_t)snprintf(name + len, size - len, "%ld", (long)pid);
-            file += 2;
-        } else {
-            name[len++] = *file++;
-        }
-    }
-    if (len >= size) {
-        return false;
-    }
-    name[len] = '\0';
-    return true;
-}
 
 static void write_json(const struct request *request, const struct records *records,
                        const struct outcome *outcome)
@@ -294,7 +302,7 @@ static void write_json(const struct request *request, const struct records *reco
     char name[PATH_MAX] = "";
     int fd = STDOUT_FILENO;
     if (strcmp(request->json_file, "-") != 0) {
-        if (!expand_name(request->json_file, outcome->pid, name, sizeof(name))) {
+        if (!output_expand_name(request->json_file, outcome->pid, name, sizeof(name))) {
             cli_complain("--json: the name '%s' is too long", request->json_file);
             return;
         }
@@ -334,29 +342,112 @@ static void report(const struct request *request, const struct record_file *file
     records_free(&records);
 }
 
-static int run_and_report(struct request *request, const char *path)
+/* Whether processes may have stacks to tell of, in which addresses are to become functions and lines. */
+static bool has_reports(const struct settings *settings)
 {
-    struct record_file file;
-    struct outcome outcome;
-    const int error = records_open(&file);
+    static const char *const makers[] = {"guard", "limit", "fail"};
+    char value[64];
+    settings_value(settings, "mode", value, sizeof(value));
+    if (strcmp(value, "hardened") == 0 || strcmp(value, "debug") == 0) {
+        return true;
+    }
+    for (size_t i = 0; i < sizeof(makers) / sizeof(makers[0]); i++) {
+        settings_value(settings, makers[i], value, sizeof(value));
+        if (value[0] != '\0' && strcmp(value, "off") != 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* What stands between the program and its user while it runs. */
+struct attendance {
+    struct record_file records;
+    bool has_records;
+    struct relay_reader *messages; /* NULL: they go where the processes write them */
+    char log_file[PATH_MAX];
+};
+
+static void end_attendance(struct attendance *attendance)
+{
+    relay_finish(attendance->messages);
+    attendance->messages = NULL;
+    if (attendance->has_records) {
+        records_close(&attendance->records);
+        attendance->has_records = false;
+    }
+}
+
+/* Without it nothing is lost: messages are then written by the processes, with addresses. */
+static bool read_messages(struct attendance *attendance, struct settings *settings)
+{
+    int error;
+    char *log_file = attendance->log_file;
+    settings_value(settings, "log", log_file, sizeof(attendance->log_file));
+    attendance->messages = relay_start(log_file[0] != '\0' ? log_file : NULL, &error);
+    if (attendance->messages == NULL) {
+        cli_complain("stacks will have addresses, not lines: %s", strerror(error));
+        return true;
+    }
+    return settings_add(settings, "relay", relay_path(attendance->messages));
+}
+
+static bool collect_records(struct attendance *attendance, struct settings *settings)
+{
+    const int error = records_open(&attendance->records);
     if (error != 0) {
         cli_complain("no file for the statistics can be made in TMPDIR or /tmp: %s",
                      strerror(error));
-        return CLI_OWN_TROUBLE;
+        return false;
     }
-    if (!add_setting(&request->settings, "stats", file.path) ||
-        !library_configure(request->settings.text)) {
-        records_close(&file);
+    attendance->has_records = true;
+    return settings_add(settings, "stats", attendance->records.path);
+}
+
+static bool begin_attendance(struct attendance *attendance, struct request *request)
+{
+    return read_messages(attendance, &request->settings) &&
+           (!wants_figures(request) || collect_records(attendance, &request->settings)) &&
+           library_configure(request->settings.text);
+}
+
+static int run_attended(struct request *request, const char *path)
+{
+    static struct attendance attendance;
+    struct outcome outcome;
+    if (!begin_attendance(&attendance, request)) {
+        end_attendance(&attendance);
         return CLI_OWN_TROUBLE;
     }
     const int start_error = supervise(path, request->program, &outcome);
+    relay_finish(attendance.messages);
+    attendance.messages = NULL;
+    if (start_error == 0 && attendance.has_records) {
+        report(request, &attendance.records, &outcome);
+    }
+    end_attendance(&attendance);
     if (start_error != 0) {
-        records_close(&file);
         return program_complain_not_started(path, start_error);
     }
-    report(request, &file, &outcome);
-    records_close(&file);
     end_like(&outcome);
+}
+
+/* Debug mode's checked wrappers of memcpy and its kind stand before malloc. Without them the mode finds less, and
+ * works. */
+static bool preload_checks(const struct request *request)
+{
+    char mode[16];
+    char library[PATH_MAX];
+    if (strcmp(settings_value(&request->settings, "mode", mode, sizeof(mode)), "debug") != 0) {
+        return true;
+    }
+    if (!library_find("libfreehold-debug", library, sizeof(library))) {
+        cli_complain(
+            "libfreehold-debug.so is not there; what memcpy, strcpy, read and their kind do "
+            "is not checked");
+        return true;
+    }
+    return library_preload(library);
 }
 
 int cli_run(int argc, char **argv)
@@ -364,6 +455,9 @@ int cli_run(int argc, char **argv)
     static struct request request;
     static struct program program;
     char library[PATH_MAX];
+    if (sweep_is_wanted(argc, argv)) {
+        return cli_sweep(argc, argv);
+    }
     int status = read_request(&request, argc, argv);
     if (status >= 0) {
         return status;
@@ -378,11 +472,11 @@ int cli_run(int argc, char **argv)
     if (status != 0) {
         return status;
     }
-    if (!prepare_files(&request) || !library_preload(library)) {
+    if (!prepare_files(&request) || !library_preload(library) || !preload_checks(&request)) {
         return CLI_OWN_TROUBLE;
     }
-    if (request.wants_summary || request.json_file != NULL) {
-        return run_and_report(&request, program.path);
+    if (wants_figures(&request) || has_reports(&request.settings)) {
+        return run_attended(&request, program.path);
     }
     if (!library_configure(request.settings.text)) {
         return CLI_OWN_TROUBLE;

@@ -6,6 +6,8 @@
 #                           trace_*.c; lib*.c become shared objects
 #   tests/system/*.sh       tests, but for lib.sh, which they source; BUILD_DIR, SOURCE_DIR and FREEHOLD_LIB tell
 #                           where things are; exit 77: skipped
+#   tests/guard/            the table of bad programs with good twins (cases) and who judges them (judge); for the scripts
+#                           of tests/system named guard_*
 #   bench/own_*.c           programs that measure a room and link the static library; the others are for every
 #                           allocator and are built by bench/build.sh, with the same flags whatever is built here
 #   fuzz/*.c                libFuzzer targets
@@ -126,6 +128,13 @@ if(FREEHOLD_ENTRY_POINTS)
     endif()
     freehold_program(tests ${source} ${trace})
   endforeach()
+  # One program of C and C++; the calls that go wrong in it must stay calls.
+  freehold_program(tests tests/guard/cases.c)
+  target_sources(tests-cases PRIVATE tests/guard/cases_cxx.cc)
+  target_compile_options(tests-cases PRIVATE -fno-builtin -fstack-protector-strong)
+  set_target_properties(tests-cases PROPERTIES LINKER_LANGUAGE CXX)
+  freehold_program(tests tests/guard/judge.c)
+
   file(GLOB system_scripts CONFIGURE_DEPENDS tests/system/*.sh)
   list(FILTER system_scripts EXCLUDE REGEX "/lib\\.sh$")
   foreach(script ${system_scripts})

@@ -5,7 +5,7 @@ _freehold() {
     local word=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]}
     COMPREPLY=()
     if ((COMP_CWORD == 1)); then
-        mapfile -t COMPREPLY < <(compgen -W "run record replay advise doctor --help --version" -- "$word")
+        mapfile -t COMPREPLY < <(compgen -W "run record replay advise symbolize doctor --help --version" -- "$word")
         return
     fi
     # The first word after the subcommand that is neither an option nor an option's value is the program.
@@ -13,6 +13,7 @@ _freehold() {
     for ((i = 2; i < COMP_CWORD; i++)); do
         case ${COMP_WORDS[i]} in
         -o | --output | --json | --log | --on-error | --on-foreign | --decay | --huge) ((i++)) ;;
+        --mode | --guard | --uaf | --quarantine | --limit | --fail | --suppress | --report) ((i++)) ;;
         --top | --malloc | --allocators | --rounds | --process | --html | --map) ((i++)) ;;
         --)
             ((i++))
@@ -22,7 +23,7 @@ _freehold() {
         *) break ;;
         esac
     done
-    if ((i < COMP_CWORD)) && [[ ${COMP_WORDS[1]} != replay ]]; then
+    if ((i < COMP_CWORD)) && [[ ${COMP_WORDS[1]} != replay && ${COMP_WORDS[1]} != symbolize ]]; then
         if declare -F _command_offset >/dev/null; then
             _command_offset "$i"
         else
@@ -31,7 +32,7 @@ _freehold() {
         return
     fi
     case $previous in
-    -o | --output | --json | --log | --html | --map)
+    -o | --output | --json | --log | --html | --map | --suppress | --report)
         mapfile -t COMPREPLY < <(compgen -f -- "$word")
         return
         ;;
@@ -62,6 +63,27 @@ _freehold() {
         mapfile -t COMPREPLY < <(compgen -W "0 100 500 1000 -1" -- "$word")
         return
         ;;
+    --mode)
+        mapfile -t COMPREPLY < <(compgen -W "fast hardened debug" -- "$word")
+        return
+        ;;
+    --guard)
+        mapfile -t COMPREPLY < <(compgen -W "off 1 1M 8M 64M" -- "$word")
+        return
+        ;;
+    --uaf)
+        mapfile -t COMPREPLY < <(compgen -W "quarantine sweep" -- "$word")
+        return
+        ;;
+    --fail)
+        compopt -o nospace 2>/dev/null
+        mapfile -t COMPREPLY < <(compgen -W "nth= rate= site= after=" -- "$word")
+        return
+        ;;
+    --quarantine | --limit)
+        mapfile -t COMPREPLY < <(compgen -W "1M 16M 256M 1G" -- "$word")
+        return
+        ;;
     --huge)
         mapfile -t COMPREPLY < <(compgen -W "auto always never" -- "$word")
         return
@@ -70,7 +92,7 @@ _freehold() {
     if [[ $word == -* ]]; then
         case ${COMP_WORDS[1]} in
         run)
-            mapfile -t COMPREPLY < <(compgen -W "--stats --json --log --on-error --on-foreign --decay --huge --help" -- "$word")
+            mapfile -t COMPREPLY < <(compgen -W "--mode --guard --stats --json --log --on-error --on-foreign --decay --huge --uaf --quarantine --limit --fail --suppress --report --help" -- "$word")
             ;;
         record)
             mapfile -t COMPREPLY < <(compgen -W "--output --help" -- "$word")
@@ -81,11 +103,14 @@ _freehold() {
         advise)
             mapfile -t COMPREPLY < <(compgen -W "--top --rounds --process --malloc --json --html --help" -- "$word")
             ;;
+        symbolize)
+            mapfile -t COMPREPLY < <(compgen -W "--json --help" -- "$word")
+            ;;
         doctor)
             mapfile -t COMPREPLY < <(compgen -W "--json --help" -- "$word")
             ;;
         esac
-    elif [[ ${COMP_WORDS[1]} == replay ]]; then
+    elif [[ ${COMP_WORDS[1]} == replay || ${COMP_WORDS[1]} == symbolize ]]; then
         mapfile -t COMPREPLY < <(compgen -f -- "$word")
     else
         mapfile -t COMPREPLY < <(compgen -c -- "$word")

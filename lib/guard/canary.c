@@ -44,6 +44,12 @@ void fh_canary_fill(uintptr_t from, uintptr_t to)
     memcpy((void *)(to - 8), &last, 8);
 }
 
+void fh_canary_tell(uintptr_t from, uint8_t *bytes, size_t size)
+{
+    for (size_t i = 0; i < size; i++)
+        bytes[i] = (uint8_t)word_at(from + i);
+}
+
 static FH_COLD bool find_damage(uintptr_t from, uintptr_t to, uintptr_t *low, uintptr_t *high)
 {
     *low = *high = 0;

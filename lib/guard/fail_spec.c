@@ -159,6 +159,8 @@ static bool parse_site(char *text, struct fh_fail_rule *rule)
 static bool parse_item(char *item, struct fh_fail_spec *spec)
 {
     char *value = strchr(item, '=');
+    if (strcmp(item, "persist") == 0)
+        return spec->is_persistent = true;
     if (value == NULL)
         return false;
     *value++ = 0;
@@ -249,8 +251,12 @@ static bool applies(const struct fh_fail_spec *spec, struct fh_fail_rule *rule,
 
 bool fh_fail_decide(struct fh_fail_spec *spec, const struct fh_fail_question *question)
 {
-    bool fails = false;
+    /* Relaxed: whoever comes to know a moment later fails a moment later. */
+    bool fails =
+        spec->is_persistent && atomic_load_explicit(&spec->has_failed, memory_order_relaxed);
     for (size_t i = 0; i < spec->count; i++)
         fails |= applies(spec, &spec->rules[i], question);
+    if (fails)
+        atomic_store_explicit(&spec->has_failed, true, memory_order_relaxed);
     return fails;
 }

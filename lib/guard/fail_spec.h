@@ -7,7 +7,10 @@
  *     site=0xHASH, site=0xHASH:N  all of that stack (site_table.h), as a sweep's command writes it; the N-th
  *     after=SIZE                  all once SIZE bytes were allocated
  *
- * Several may be joined by +: an allocation fails when any of them says so. Pure but for the counters, which are atomics.
+ *     persist                     all that come after the first that failed
+ *
+ * Several may be joined by +: an allocation fails when any of them says so. A program that tries again, or in another way, meets a
+ * memory that is full for good only with persist. Pure but for the counters, which are atomics.
  */
 #ifndef FH_GUARD_FAIL_SPEC_H
 #define FH_GUARD_FAIL_SPEC_H
@@ -37,6 +40,8 @@ struct fh_fail_spec {
     uint64_t seed;
     bool has_seed;
     bool has_sites, has_functions, has_rates;
+    bool is_persistent;
+    _Atomic bool has_failed;
 };
 
 /* 0, or -EINVAL: then *spec is not to be used. */

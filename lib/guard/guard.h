@@ -42,6 +42,10 @@ extern FH_API struct fh_guard_settings fh_guard_settings;
 /* Reads no more: what follows from the settings is set. */
 void fh_guard_settle(void);
 
+/* Defined by libfreehold-debug, whose wrappers check the bounds of what is handed to the C library's functions (lib/debug);
+ * its address is NULL where that is not loaded. What is FH_PUBLIC in this file is so for that library. */
+extern FH_PUBLIC const int fh_debug_is_loaded __attribute__((weak));
+
 /* ---- blocks ------------------------------------------------------------------------------------ */
 
 enum fh_block_state {
@@ -64,14 +68,14 @@ struct fh_guard_block {
 
 /* The block in which an address lies; of one that lies in a gap, a canary or a guard page, the block that it most likely
  * belongs to (the nearest, first the one below). Every kind, the plain heap's blocks too. Lock-free. */
-bool fh_guard_find(const void *address, struct fh_guard_block *out);
+FH_PUBLIC bool fh_guard_find(const void *address, struct fh_guard_block *out);
 
 /* What bounds checks ask, often: the live or freed block that holds the address. Lock-free, some 5 ns. */
 struct fh_extent {
     uintptr_t low, high; /* requested bytes: [low, high) */
     bool is_live;
 };
-bool fh_guard_extent(const void *address, struct fh_extent *out);
+FH_PUBLIC bool fh_guard_extent(const void *address, struct fh_extent *out);
 
 /* ---- call sites (sites.c) ---------------------------------------------------------------------- */
 
@@ -124,6 +128,12 @@ int fh_fence_check(void);
 void fh_fault_start(void);  /* once */
 void fh_fault_thread(void); /* a thread's first call, inside fh_busy_begin */
 
+/* ---- protected memory (protect.c, code.c) ------------------------------------------------------- */
+
+/* What is wrong with an access to an address in memory of freehold/protect.h or code.h, as a sentence
+ * for a report's `detail`; NULL: it lies in none. Lock-free. */
+const char *fh_region_explain(const void *address);
+
 /* ---- errors (report.c) --------------------------------------------------------------------------- */
 
 enum fh_access { FH_ACCESS_NONE, FH_ACCESS_READ, FH_ACCESS_WRITE, FH_ACCESS_UNKNOWN };
@@ -142,15 +152,34 @@ struct fh_error {
     /* Found later than it happened: the bytes that are not what was left there, and when they were last right. */
     uintptr_t damage_low, damage_high;
     uint64_t damaged_after_ns; /* the block was whole then; 0: since its allocation (or free) */
+    const uint8_t *expected;   /* what was left at damage_low …; NULL: not told */
+    /* One more stack (lib/stack's id; 0: none), and the words before "here:" that say what it is. */
+    uint32_t origin_stack;
+    const char *origin;
 };
 
 /* Tells it and does what on_error says: returns only with continue, or when it is suppressed. */
-void fh_error(const struct fh_error *error);
+FH_PUBLIC void fh_error(const struct fh_error *error);
+/* At the process's end: how many errors were not told. */
+void fh_error_sum_up(void);
 
-/* What a fault finds in a register: words of a block that nobody has written yet, with the site of its
- * allocation, and of one that was freed. Neither is an address (bits 47 to 63 differ). */
-#define FH_FILL_TAG       ((uint64_t)0xa5f5)
-#define FH_FILL_NEW(site) (FH_FILL_TAG << 48 | (uint64_t)(site) << 8 | 0xa5)
-#define FH_FILL_FREED     ((uint64_t)0xdfdfdfdfdfdfdfdf)
+/* Settings. report=PATH: one line of JSON for each error is appended there; %p in it is the process id.
+ * -ENAMETOOLONG; "" ends it. */
+int fh_report_to(const char *path);
+/* suppress=FILE: errors that are counted, not told (suppress.c). A negative errno when it can't be read; that, and
+ * each line that can't be understood, is said in a line. */
+int fh_suppress_from(const char *path);
+
+/*
+ * What debug mode fills blocks with, a word at a time: as a pointer it is one that the processor refuses (neither half
+ * of the address space has such upper bits, with 4 and with 5 levels of page tables), and bits 16 to 47 say whose it
+ * is: the id of the stack that allocated, or freed. The low bits leave room to both sides for offsets of fields.
+ */
+#define FH_FILL_NEW_TAG      ((uint64_t)0xa5f5)
+#define FH_FILL_FREED_TAG    ((uint64_t)0xdfdf)
+#define FH_FILL(tag, stack)  ((tag) << 48 | (uint64_t)(uint32_t)(stack) << 16 | 0xa5f5)
+#define FH_FILL_NEW(stack)   FH_FILL(FH_FILL_NEW_TAG, stack)
+#define FH_FILL_FREED(stack) FH_FILL(FH_FILL_FREED_TAG, stack)
+#define FH_FILL_STACK(word)  ((uint32_t)((uint64_t)(word) >> 16))
 
 #endif

@@ -214,7 +214,7 @@ void *fh_wide_alloc(struct fh_guard_thread *mine, size_t size, size_t align, uns
         size <= ((size_t)1 << 20)) { /* beyond, memory that is not touched counts more */
         uint64_t *words = (uint64_t *)wide->address;
         for (size_t i = 0; i < size / 8; i++)
-            words[i] = FH_FILL_NEW(site);
+            words[i] = FH_FILL_NEW(fh_site_stack(site));
     }
     fill_near(wide, data_begin);
     run->local = wide;
@@ -306,7 +306,9 @@ static FH_COLD void report_near(struct wide *wide, uintptr_t low, uintptr_t high
                                 const struct fh_call *call)
 {
     struct fh_guard_block block;
+    uint8_t expected[2 * NEAR];
     fh_wide_find(wide->run, low, &block);
+    fh_canary_tell(low, expected, sizeof expected);
     const struct fh_error error = {
         .kind = low < wide->address ? "heap-buffer-underflow" : "heap-buffer-overflow",
         .address = low,
@@ -317,6 +319,7 @@ static FH_COLD void report_near(struct wide *wide, uintptr_t low, uintptr_t high
         .block = &block,
         .damage_low = low,
         .damage_high = high,
+        .expected = expected,
         .detail = "the bytes beside the block were overwritten",
     };
     fh_error(&error);

@@ -1,8 +1,8 @@
 /*
  * A limit on live bytes (setting limit), and the report when the program wants more.
  *
- * What counts is what was requested and not yet freed, as the guard accounts it. Threads that allocate at the same moment may
- * each find room that only one of them has: the limit is passed by what they asked for at most.
+ * What counts is what was requested and not yet freed, as guard.c accounts it thread by thread. Threads that allocate at the same
+ * moment may each find room that only one of them has: then the limit is passed by what they ask for.
  *
  * The report says who has the memory: the live blocks are walked once and added up by allocation stack in a table of fixed
  * size (open addressing; blocks whose stack finds no place are told as a sum), then the biggest are picked one after the
@@ -45,7 +45,7 @@ static struct {
 bool fh_limit_is_passed(size_t size, size_t freed)
 {
     size_t live = fh_guard_live(), most = fh_guard_settings.limit;
-    live -= freed < live ? freed : live;
+    live -= fh_min(freed, live);
     return live > most || size > most - live;
 }
 
@@ -103,7 +103,8 @@ static void print_holders(void)
         if (holder.bytes == 0)
             break;
         fh_message_raw("    %zu bytes in %zu blocks (%zu %%), allocated at\n", holder.bytes,
-                       holder.blocks, holder.bytes / (limit.all.bytes / 100 + 1));
+                       holder.blocks,
+                       (size_t)((unsigned __int128)holder.bytes * 100 / limit.all.bytes));
         fh_stack_print(frames, fh_stack_frames(holder.stack, frames, FRAMES));
     }
     if (limit.unplaced.blocks != 0)

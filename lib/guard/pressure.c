@@ -287,7 +287,7 @@ static void make(uint64_t number, size_t size, const char *function, struct walk
         tell(&failure, stack);
 }
 
-static bool fails(size_t size, const char *function, bool is_mapping, struct walked *stack,
+static bool fails(size_t size, const char *function, struct walked *stack,
                   const struct fh_call *call)
 {
     /* Relaxed, all of them: counts, by which nothing else is published. */
@@ -300,7 +300,7 @@ static bool fails(size_t size, const char *function, bool is_mapping, struct wal
         walk(stack, call);
     if (is_recording)
         fh_site_table_count(pressure.table, stack->frames, stack->len, question.number, size,
-                            is_mapping);
+                            function);
     if (pressure.spec.has_functions)
         question.functions = functions_of(stack);
     if (pressure.spec.has_sites && may_be_site(call->pc)) {
@@ -319,11 +319,9 @@ bool fh_pressure_refuses(size_t size, size_t freed, unsigned how, const struct f
 {
     struct walked stack;
     stack.len = 0;
-    if (fh_guard_settings.is_failing && fails(size, function_of(how), false, &stack, call))
+    if (fh_guard_settings.is_failing && fails(size, function_of(how), &stack, call))
         return true;
-    if (fh_guard_settings.limit == 0)
-        return false;
-    if (!fh_limit_is_passed(size, freed))
+    if (fh_guard_settings.limit == 0 || !fh_limit_is_passed(size, freed))
         return false;
     walk(&stack, call);
     fh_limit_tell(size, stack.frames, stack.len);
@@ -334,7 +332,7 @@ bool fh_pressure_refuses_mapping(size_t size, const struct fh_call *call)
 {
     struct walked stack;
     stack.len = 0;
-    return fh_guard_settings.is_failing && fails(size, "mmap", true, &stack, call);
+    return fh_guard_settings.is_failing && fails(size, "mmap", &stack, call);
 }
 
 /* ---- Settings --------------------------------------------------------------------------------------------------- */

@@ -19,8 +19,8 @@ int fh_pressure_get(const char *name, char *value, size_t size);
 /*
  * Whether an allocation of `size` bytes shall fail: then it does as if there were no memory. Asked once for each, before it
  * is made, when fh_guard_settings.is_failing or .limit says so; for a realloc (FH_HOW_RESIZE) only when it asks for more than
- * the block has, since no allocator fails to make one smaller, and `size` is what it asks for. `freed` bytes are given back if it
- * succeeds. Any thread; holds no lock on return; may write messages.
+ * the block has, since no allocator fails to make one smaller. `freed` bytes are given back if it succeeds. Any thread; holds no
+ * lock on return; may write messages.
  */
 bool fh_pressure_refuses(size_t size, size_t freed, unsigned how, const struct fh_call *call);
 
@@ -41,8 +41,7 @@ bool fh_pressure_last(struct fh_pressure_failure *last);
 /* A process is about to be ended by a signal: told to the sweep. Lock-free. */
 void fh_pressure_crashed(int signal, uintptr_t address, const void *ucontext);
 
-/* Of guard.c: requested bytes that are live; and a visit of every live block, which may itself allocate nothing. Stops when
- * visit returns non-zero, and returns that. */
+/* Of guard.c: requested bytes of live blocks; and a visit of every one of them, which ends when visit returns non-zero. */
 size_t fh_guard_live(void);
 int fh_guard_walk(int (*visit)(void *context, const struct fh_guard_block *block), void *context);
 
@@ -54,7 +53,7 @@ extern _Atomic int
 
 /* Whether `size` more bytes, `freed` less, are beyond the limit. */
 bool fh_limit_is_passed(size_t size, size_t freed);
-/* Tells that such an allocation failed, with the caller's stack and the program's biggest sites; seldom. */
+/* Tells that an allocation of `size` bytes failed for that, with the caller's stack and the program's biggest sites; seldom. */
 void fh_limit_tell(size_t size, const uintptr_t *frames, size_t n);
 
 #endif

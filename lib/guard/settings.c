@@ -109,6 +109,39 @@ static size_t get_uaf(char *text, size_t size)
     return fh_format(text, size, "%s", fh_guard_settings.is_sweeping ? "sweep" : "quarantine");
 }
 
+static char report_path[512], suppress_path[512];
+
+/* A path that is kept as it was given, when it could be used. */
+static int set_path(char *kept, size_t size, const char *value, int (*use)(const char *path))
+{
+    if (strlen(value) >= size)
+        return -EINVAL;
+    const int error = use(value);
+    if (error == 0)
+        strcpy(kept, value);
+    return error == -ENAMETOOLONG ? -EINVAL : 0; /* all else has been said */
+}
+
+static int set_report(const char *value)
+{
+    return set_path(report_path, sizeof report_path, value, fh_report_to);
+}
+
+static size_t get_report(char *text, size_t size)
+{
+    return fh_format(text, size, "%s", report_path);
+}
+
+static int set_suppress(const char *value)
+{
+    return set_path(suppress_path, sizeof suppress_path, value, fh_suppress_from);
+}
+
+static size_t get_suppress(char *text, size_t size)
+{
+    return fh_format(text, size, "%s", suppress_path);
+}
+
 static const struct setting {
     const char *name;
     int (*set)(const char *value);
@@ -118,6 +151,8 @@ static const struct setting {
     {"guard", set_guard, get_guard},
     {"quarantine", set_quarantine, get_quarantine},
     {"uaf", set_uaf, get_uaf},
+    {"report", set_report, get_report},
+    {"suppress", set_suppress, get_suppress},
 };
 
 int fh_mode_set(const char *name, const char *value)
@@ -131,8 +166,14 @@ int fh_mode_set(const char *name, const char *value)
 int fh_mode_get(const char *name, char *value, size_t size)
 {
     for (size_t i = 0; i < FH_ARRAY_LEN(settings); i++)
-        if (strcmp(name, settings[i].name) == 0)
-            return (int)settings[i].get(value, size);
+        if (strcmp(name, settings[i].name) == 0) {
+            char text[sizeof report_path];
+            const size_t length = settings[i].get(text, sizeof text);
+            if (length >= size)
+                return -ERANGE;
+            memcpy(value, text, length + 1);
+            return (int)length;
+        }
     return fh_pressure_get(name, value, size);
 }
 

@@ -78,7 +78,7 @@ static void write_path(struct fh_table_module *module, const char *name)
 {
     size_t len = strlen(name);
     if (len == 0) {
-        fh_os_read_link("/proc/self/exe", module->path, sizeof module->path);
+        (void)fh_os_read_link("/proc/self/exe", module->path, sizeof module->path);
         return;
     }
     if (len < sizeof module->path)
@@ -133,7 +133,7 @@ static struct fh_table_site *find_site(struct fh_site_table *table, uint64_t nam
 }
 
 void fh_site_table_count(struct fh_site_table *table, const uintptr_t *frames, size_t n,
-                         uint64_t number, size_t bytes, bool is_mapping)
+                         uint64_t number, size_t bytes, const char *function)
 {
     bool is_new;
     atomic_fetch_add_explicit(&table->allocations, 1, memory_order_relaxed);
@@ -147,7 +147,7 @@ void fh_site_table_count(struct fh_site_table *table, const uintptr_t *frames, s
     if (!is_new)
         return;
     atomic_store_explicit(&site->first, number, memory_order_relaxed);
-    site->is_mapping = is_mapping;
+    memcpy(site->function, function, fh_min(strlen(function), sizeof site->function - 1));
     write_stack(table, &site->stack, frames, n);
     /* pairs with the command's acquire */
     atomic_store_explicit(&site->is_ready, 1, memory_order_release);

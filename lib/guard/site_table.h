@@ -27,6 +27,7 @@ enum {
     FH_TABLE_MODULES = 512,
     FH_TABLE_FRAMES = 64, /* innermost ones; further out stacks count as the same */
     FH_TABLE_PATH = 240,
+    FH_TABLE_FUNCTION = 24,
     FH_TABLE_PROBES = 64,       /* places tried before something is counted as lost */
     FH_TABLE_MODULE_SHIFT = 48, /* of a frame: below, the offset; above, the module's index + 1 */
 };
@@ -50,7 +51,8 @@ struct fh_table_site {
     _Atomic uint64_t bytes;
     _Atomic uint64_t first; /* number of the allocation, in its process, that was its first */
     _Atomic uint32_t is_ready;
-    uint32_t is_mapping; /* of mmap, not of malloc's family */
+    uint32_t reserved;
+    char function[FH_TABLE_FUNCTION]; /* "malloc", "operator new[]", "mmap" */
     struct fh_table_stack stack;
 };
 
@@ -88,7 +90,7 @@ uint16_t fh_site_name_begin(uintptr_t frame);
 struct fh_site_table *fh_site_table_map(const char *path);
 /* One more allocation there. */
 void fh_site_table_count(struct fh_site_table *table, const uintptr_t *frames, size_t n,
-                         uint64_t number, size_t bytes, bool is_mapping);
+                         uint64_t number, size_t bytes, const char *function);
 void fh_site_table_crashed(struct fh_site_table *table, int signal, uintptr_t address,
                            bool is_handled, const uintptr_t *frames, size_t n);
 

@@ -43,6 +43,7 @@ enum {
     REFILL_BYTES = 4096, /* a refill takes so much, … */
     REFILL_LEAST = 2,    /* … but so many */
     REFILL_MOST = FH_AT_HAND / 2,
+    DAMAGE_SHOWN = 64,   /* bytes that a report may show of what is damaged */
     CHECKED_MOST = 1024, /* hardened: bytes of a slot that are checked when it is used again */
 };
 
@@ -390,7 +391,8 @@ static const struct fh_owner slot_owner = {.name = "guarded", .resolve = resolve
 
 /* A slot's bytes [low, high) are not what they must be. */
 static FH_COLD void report_damage(const struct fh_run *run, uint32_t index, uintptr_t low,
-                                  uintptr_t high, const struct fh_call *call, const char *function)
+                                  uintptr_t high, const uint8_t *expected,
+                                  const struct fh_call *call, const char *function)
 {
     struct fh_guard_block block;
     describe(run, index, &block);
@@ -405,17 +407,27 @@ static FH_COLD void report_damage(const struct fh_run *run, uint32_t index, uint
         .block = &block,
         .damage_low = low,
         .damage_high = high,
+        .expected = expected,
         .detail = is_live ? "the bytes behind the block were overwritten"
                           : "the block was written to after it was freed",
     };
     fh_error(&error);
 }
 
+/* The canary of a live slot. */
+static FH_COLD void report_canary(const struct fh_run *run, uint32_t index, uintptr_t low,
+                                  uintptr_t high, const struct fh_call *call, const char *function)
+{
+    uint8_t expected[DAMAGE_SHOWN];
+    fh_canary_tell(low, expected, sizeof expected);
+    report_damage(run, index, low, high, expected, call, function);
+}
+
 /* ---- the fill of free slots -------------------------------------------------------------------- */
 
-static uint64_t fill_of_freed(void)
+static uint64_t fill_of_freed(const struct slot *slot)
 {
-    return fh_guard_settings.is_filling ? FH_FILL_FREED : 0;
+    return fh_guard_settings.is_filling ? FH_FILL_FREED(fh_site_stack(slot->free_site)) : 0;
 }
 
 static void fill_words(void *block, size_t size, uint64_t word)
@@ -426,23 +438,34 @@ static void fill_words(void *block, size_t size, uint64_t word)
     memcpy((char *)block + size / 8 * 8, &word, size & 7);
 }
 
-/* Whether the first `size` bytes (a multiple of 8) are free's; else where they are not. */
-static bool is_untouched(const void *block, size_t size, uintptr_t *low, uintptr_t *high)
+/* Whether the first `size` bytes (a multiple of 8) are as the free left them; else where they are not. */
+static bool is_untouched(const void *block, size_t size, uint64_t word, uintptr_t *low,
+                         uintptr_t *high)
 {
-    const uint64_t word = fill_of_freed(), *words = block;
+    const uint64_t *words = block;
     uint64_t difference = 0;
     for (size_t i = 0; i < size / 8; i++)
         difference |= words[i] ^ word;
     if (FH_LIKELY(difference == 0))
         return true;
-    const unsigned char *bytes = block;
+    const unsigned char *bytes = block, *expected = (const unsigned char *)&word;
     *low = 0;
     for (size_t i = 0; i < size; i++)
-        if (bytes[i] != (unsigned char)word) {
+        if (bytes[i] != expected[i & 7]) {
             *low = *low != 0 ? *low : (uintptr_t)(bytes + i);
             *high = (uintptr_t)(bytes + i + 1);
         }
     return false;
+}
+
+/* Such an error, told: `word` is what the free had left there. */
+static FH_COLD void report_touched(const struct fh_run *run, uint32_t index, uintptr_t low,
+                                   uintptr_t high, uint64_t word)
+{
+    uint8_t expected[DAMAGE_SHOWN];
+    for (size_t i = 0; i < sizeof expected; i++)
+        expected[i] = (uint8_t)(word >> ((low + i) & 7) * 8);
+    report_damage(run, index, low, high, expected, NULL, NULL);
 }
 
 /* ---- allocation -------------------------------------------------------------------------------- */
@@ -482,15 +505,15 @@ void *fh_slot_alloc(struct fh_guard_thread *mine, size_t size, size_t align, uns
     uintptr_t low = 0, high = 0;
     const bool is_filling = fh_guard_settings.is_filling;
     if (slot->is_used && (is_filling || fh_guard_settings.is_zeroing) &&
-        FH_UNLIKELY(!is_untouched(block, checked_bytes(run), &low, &high))) {
-        report_damage(run, index, low, high, NULL, NULL);
+        FH_UNLIKELY(!is_untouched(block, checked_bytes(run), fill_of_freed(slot), &low, &high))) {
+        report_touched(run, index, low, high, fill_of_freed(slot));
         memset(block, 0, run->block_size);
     }
     if (how & FH_HOW_ZEROED) {
         if (is_filling || !fh_guard_settings.is_zeroing || run->block_size > CHECKED_MOST)
             memset(block, 0, size);
     } else if (is_filling) {
-        fill_words(block, size, FH_FILL_NEW(site));
+        fill_words(block, size, FH_FILL_NEW(fh_site_stack(site)));
     }
     fh_canary_fill((uintptr_t)block + size, (uintptr_t)block + run->block_size);
     *slot = live_slot(run->block_size - size, how & FH_HOW_ALIGNED ? align : 0, how, site);
@@ -626,7 +649,7 @@ void fh_slot_free(struct fh_guard_thread *mine, struct fh_run *run, void *block,
     }
     if (FH_UNLIKELY(!fh_canary_holds((uintptr_t)block + run->block_size - slot->slack,
                                      (uintptr_t)block + run->block_size, &low, &high)))
-        report_damage(run, index, low, high, call, fh_free_name(how));
+        report_canary(run, index, low, high, call, fh_free_name(how));
     slot->state = WAITING;
     slot->free_site = site & FH_SITES_MOST;
     if (slab->notes != NULL) {
@@ -634,7 +657,7 @@ void fh_slot_free(struct fh_guard_thread *mine, struct fh_run *run, void *block,
         slab->notes[index].free_time = now_short();
     }
     if (fh_guard_settings.is_filling)
-        fill_words(block, run->block_size, FH_FILL_FREED);
+        fill_words(block, run->block_size, fill_of_freed(slot));
     else if (fh_guard_settings.is_zeroing)
         memset(block, 0, run->block_size);
     mine->live -= (int64_t)(run->block_size - slot->slack);
@@ -670,19 +693,21 @@ static void inspect_slot(const struct fh_run *run, uint32_t index)
         if (fh_canary_holds(block + run->block_size - before.slack, block + run->block_size, &low,
                             &high))
             return;
-    } else if (before.state != WAITING ||
-               is_untouched((void *)block, checked_bytes(run), &low, &high)) {
+    } else if (before.state != WAITING || is_untouched((void *)block, checked_bytes(run),
+                                                       fill_of_freed(&before), &low, &high)) {
         return;
     }
     atomic_thread_fence(memory_order_seq_cst);
     const struct slot after = *slot;
     if (memcmp(&before, &after, sizeof before) != 0)
         return;
-    report_damage(run, index, low, high, NULL, NULL);
-    if (before.state == LIVE) /* told once */
+    if (before.state == LIVE) { /* told once: what was damaged is right again */
+        report_canary(run, index, low, high, NULL, NULL);
         fh_canary_fill(low, high);
-    else
-        fill_words((void *)block, run->block_size, fill_of_freed());
+    } else {
+        report_touched(run, index, low, high, fill_of_freed(&before));
+        fill_words((void *)block, run->block_size, fill_of_freed(&before));
+    }
 }
 
 static void inspect_run(const struct fh_run *run)

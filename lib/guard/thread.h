@@ -120,6 +120,8 @@ bool fh_budget_take(uint32_t ns);
 void fh_canary_fill(uintptr_t from, uintptr_t to);
 /* Whether all are there; else the first and the end of the last that are not. */
 bool fh_canary_holds(uintptr_t from, uintptr_t to, uintptr_t *low, uintptr_t *high);
+/* The bytes that belong there. */
+void fh_canary_tell(uintptr_t from, uint8_t *bytes, size_t size);
 void fh_canary_start(void);
 
 #endif

@@ -121,6 +121,13 @@ bool fh_emergency_owns(const void *p)
     return base != 0 && (uintptr_t)p - base < ARENA_BYTES;
 }
 
+bool fh_emergency_range(uintptr_t *low, uintptr_t *high)
+{
+    *low = atomic_load_explicit(&arena_base, memory_order_acquire);
+    *high = *low + fh_min(atomic_load_explicit(&arena_used, memory_order_relaxed), ARENA_BYTES);
+    return *low != 0;
+}
+
 size_t fh_emergency_size(const void *p)
 {
     return ((const struct tag *)p)[-1].requested;

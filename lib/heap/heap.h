@@ -232,6 +232,8 @@ void fh_all_link(struct fh_heap *heap, struct fh_run *run);
 void fh_all_unlink(struct fh_heap *heap, struct fh_run *run);
 /* The owner field that its frees shall see. */
 void fh_run_set_owner(struct fh_heap *heap, struct fh_run *run);
+/* Whether the block exists: all its pages are carved. */
+bool fh_run_is_carved(const struct fh_run *run, uint32_t index);
 uint32_t fh_list_length(const void *list, uint32_t at_most);
 
 /* remote.c */
@@ -239,6 +241,8 @@ void fh_remote_free(struct fh_run *run, void *block);
 void fh_remote_push(struct fh_run *run, void *head, void *tail, uint32_t count);
 void fh_remote_flush(struct fh_heap *heap);
 void fh_run_poke(struct fh_run *run);
+/* What others have freed of the run and nobody has collected; for who holds everything still. */
+const void *fh_remote_list(const struct fh_run *run);
 /* Takes in what others freed; heap locked. */
 void fh_heap_collect_inbox(struct fh_heap *heap);
 /* The same for the heap of another thread, by the hand-over protocol: the runs are borrowed, and if
@@ -312,6 +316,12 @@ struct fh_heap *fh_heap_struct(void);            /* from spare or metadata */
 void fh_heap_adopt_orphan(struct fh_heap *heap); /* heap locked: merges one orphan's runs */
 void fh_heap_condemn(struct fh_heap *heap);      /* given up in the middle of a change */
 void fh_heap_unbin(struct fh_heap *heap);        /* active lists back to their runs */
+/* The list of heaps and each of them locked: what fork and a scan do before fh_locks_hold_all. */
+void fh_heaps_hold(void);
+void fh_heaps_release(void);
+
+/* scanned.c: registered at start. */
+extern struct fh_scan_owner fh_heap_scanned;
 
 /* decay.c */
 void fh_decay_wanted(struct fh_heap *heap, size_t bytes); /* something became free */
@@ -331,6 +341,8 @@ void *fh_emergency_alloc(size_t size, size_t align);
 bool fh_emergency_owns(const void *p);
 void fh_emergency_free(void *p);
 size_t fh_emergency_size(const void *p);
+/* The memory in which its blocks lie; false when there is none. */
+bool fh_emergency_range(uintptr_t *low, uintptr_t *high);
 
 /* handler.c */
 extern struct fh_window fh_free_window;               /* for the fast paths of this library */

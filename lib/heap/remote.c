@@ -86,6 +86,11 @@ void fh_run_poke(struct fh_run *run)
         inbox_push(run);
 }
 
+const void *fh_remote_list(const struct fh_run *run)
+{
+    return word_head(run, atomic_load_explicit(&run->remote, memory_order_acquire));
+}
+
 static void send(struct fh_heap *heap, struct fh_out *out)
 {
     if (out->run == NULL)

@@ -59,6 +59,11 @@ static uint64_t block_pages(const struct fh_run *run, uint32_t index)
     return pages_of(begin, begin + run->block_size);
 }
 
+bool fh_run_is_carved(const struct fh_run *run, uint32_t index)
+{
+    return (block_pages(run, index) & ~run->carved) == 0;
+}
+
 static bool resolve(const struct fh_run *run, uintptr_t address, struct fh_block *out)
 {
     if (run->kind == FH_RUN_LARGE) {

@@ -8,6 +8,7 @@
 #include "base/message.h"
 #include "freehold/stats.h"
 #include "heap/heap.h"
+#include "os/relay.h"
 #include "os/sys.h"
 
 #include <errno.h>
@@ -118,11 +119,7 @@ int fh_ctl_get(const char *name, char *value, size_t size)
         memcpy(value, stats_path, length + 1);
         return (int)length;
     } else {
-        char guards[64];
-        int error = fh_mode_get(name, guards, sizeof guards);
-        if (error < 0)
-            return error;
-        length = fh_format(text, sizeof text, "%s", guards);
+        return fh_mode_get(name, value, size);
     }
     if (length >= size)
         return -ERANGE;
@@ -191,6 +188,11 @@ static void apply(char *item)
             fh_message_to(fd);
         return;
     }
+    if (strcmp(item, "relay") == 0) {
+        /* Of freehold run, which may be gone already when a process that it left behind starts another. */
+        (void)fh_os_relay(value);
+        return;
+    }
     int error = fh_mode_set(item, value);
     if (error == -ENOENT)
         error = fh_ctl_set(item, value);
@@ -211,7 +213,7 @@ void fh_settings_start(void)
     const char *text = fh_os_getenv("FREEHOLD");
     if (text == NULL || *text == 0 || fh_os_is_secure())
         return;
-    char copy[1024];
+    static char copy[4096]; /* the names of some files; a thread's stack may be 16 KiB */
     size_t length = strlen(text);
     if (length >= sizeof copy) {
         fh_message("FREEHOLD is longer than %zu bytes; all of it is ignored", sizeof copy - 1);

@@ -24,6 +24,7 @@
  */
 #include "heap/heap.h"
 #include "os/sys.h"
+#include "scan/scan.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -321,13 +322,25 @@ static bool is_fork_blind(void)
     return fh_is_inside(fh_heap_current);
 }
 
+void fh_heaps_hold(void)
+{
+    fh_lock_acquire(&fh_root.heaps_lock);
+    for (struct fh_heap *heap = fh_root.heaps; heap != NULL; heap = heap->next)
+        fh_lock_acquire(&heap->lock);
+}
+
+void fh_heaps_release(void)
+{
+    for (struct fh_heap *heap = fh_root.heaps; heap != NULL; heap = heap->next)
+        fh_lock_release(&heap->lock);
+    fh_lock_release(&fh_root.heaps_lock);
+}
+
 static void fork_prepare(void)
 {
     if (is_fork_blind())
         return;
-    fh_lock_acquire(&fh_root.heaps_lock);
-    for (struct fh_heap *heap = fh_root.heaps; heap != NULL; heap = heap->next)
-        fh_lock_acquire(&heap->lock);
+    fh_heaps_hold();
     fh_locks_hold_all();
 }
 
@@ -336,9 +349,7 @@ static void fork_parent(void)
     if (is_fork_blind())
         return;
     fh_locks_release_all();
-    for (struct fh_heap *heap = fh_root.heaps; heap != NULL; heap = heap->next)
-        fh_lock_release(&heap->lock);
-    fh_lock_release(&fh_root.heaps_lock);
+    fh_heaps_release();
 }
 
 static void fork_child(void)
@@ -388,6 +399,7 @@ bool fh_start(void)
     if (atomic_load_explicit(&fh_root.started, memory_order_relaxed) == 0 &&
         fh_pages_start() == 0) {
         fh_locks_register(&fh_root.orphans_lock, FH_FLOOR_HELPER);
+        fh_scan_register(&fh_heap_scanned);
         fh_root.canary_secret = fh_os_random();
         fh_root.pid = fh_os_getpid();
         fh_settings_start();

@@ -11,6 +11,7 @@
  * pointer. The store is small: only our own variables are asked for, and one that does not fit
  * counts as unset.
  */
+#include "os/relay.h"
 #include "os/sys.h"
 
 #include "base/core/bits.h"
@@ -157,7 +158,9 @@ static void wake_in_kernel(_Atomic uint32_t *word, int count)
 
 static void write_message(int fd, const char *text, size_t len)
 {
-    (void)fh_os_write(fd, text, len); /* there is nobody left to tell */
+    size_t relayed = fh_os_relay_write(text, len);
+    if (relayed < len)
+        (void)fh_os_write(fd, text + relayed, len - relayed); /* there is nobody left to tell */
 }
 
 void fh_os_init(void)
@@ -181,7 +184,7 @@ void fh_os_init(void)
         fh_message(
             "FREEHOLD_FEATURES=%s is not understood and ignored; it is a list of 6.1, container, "
             "-guard, -populate, -userfaultfd, -uffd-move, -io-uring, -pagemap-scan, -thp, "
-            "-membarrier, -task-syscall",
+            "-membarrier, -task-syscall, -seal",
             features);
     atomic_store_explicit(&is_initialised, true, memory_order_release);
 }

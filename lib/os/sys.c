@@ -25,6 +25,8 @@ enum {
     RESOURCE_ADDRESS_SPACE = 9,
     MEMBARRIER_PRIVATE_EXPEDITED = 1 << 3,
     MEMBARRIER_REGISTER_PRIVATE_EXPEDITED = 1 << 4,
+    MEMBARRIER_SYNC_CORE = 1 << 5,
+    MEMBARRIER_REGISTER_SYNC_CORE = 1 << 6,
 };
 
 int fh_os_getpid(void)
@@ -127,6 +129,13 @@ void fh_os_unblock_signals(uint64_t set)
     fh_syscall4(SYS_rt_sigprocmask, SIG_UNBLOCK, (long)&set, 0, KERNEL_SIGSET_BYTES);
 }
 
+uint64_t fh_os_set_signal_mask(uint64_t set)
+{
+    uint64_t before = 0;
+    fh_syscall4(SYS_rt_sigprocmask, SIG_SETMASK, (long)&set, (long)&before, KERNEL_SIGSET_BYTES);
+    return before;
+}
+
 int fh_os_signal_self(int number, const void *info)
 {
     return (int)fh_syscall4(SYS_rt_tgsigqueueinfo, fh_os_getpid(), fh_os_gettid(), number,
@@ -200,12 +209,14 @@ void fh_os_close(int fd)
     fh_syscall1(SYS_close, fd);
 }
 
-bool fh_os_read_link(const char *path, char *buf, size_t size)
+int64_t fh_os_read_link(const char *path, char *buf, size_t size)
 {
-    long len = fh_syscall4(SYS_readlinkat, AT_FDCWD, (long)path, (long)buf, (long)size);
-    bool is_whole = len >= 0 && (size_t)len < size;
-    buf[is_whole ? len : 0] = 0;
-    return is_whole;
+    if (size == 0)
+        return -EINVAL;
+    long got = fh_syscall4(SYS_readlinkat, AT_FDCWD, (long)path, (long)buf, (long)(size - 1));
+    if (got >= 0)
+        buf[got] = '\0';
+    return got == (long)size - 1 ? -ENAMETOOLONG : got; /* the kernel cuts what does not fit */
 }
 
 int64_t fh_os_read_file(const char *path, char *buf, size_t size)
@@ -329,15 +340,25 @@ bool fh_os_thread_in_syscall(int tid)
     return is_waiting_call(number);
 }
 
-int fh_os_membarrier(void)
+static int membarrier(int command, int registration)
 {
     if (!fh_os_may_use(FH_OS_MEMBARRIER))
         return -ENOSYS;
-    long result = fh_syscall3(SYS_membarrier, MEMBARRIER_PRIVATE_EXPEDITED, 0, 0);
+    long result = fh_syscall3(SYS_membarrier, command, 0, 0);
     if (result == -EPERM) { /* not registered yet; the process says once that it will use it */
-        result = fh_syscall3(SYS_membarrier, MEMBARRIER_REGISTER_PRIVATE_EXPEDITED, 0, 0);
+        result = fh_syscall3(SYS_membarrier, registration, 0, 0);
         if (result == 0)
-            result = fh_syscall3(SYS_membarrier, MEMBARRIER_PRIVATE_EXPEDITED, 0, 0);
+            result = fh_syscall3(SYS_membarrier, command, 0, 0);
     }
     return (int)result;
+}
+
+int fh_os_membarrier(void)
+{
+    return membarrier(MEMBARRIER_PRIVATE_EXPEDITED, MEMBARRIER_REGISTER_PRIVATE_EXPEDITED);
+}
+
+int fh_os_refetch_code(void)
+{
+    return membarrier(MEMBARRIER_SYNC_CORE, MEMBARRIER_REGISTER_SYNC_CORE);
 }

@@ -45,8 +45,8 @@ int64_t fh_os_read(int fd, void *buf, size_t size);
 int64_t fh_os_read_at(int fd, void *buf, size_t size, uint64_t offset);
 int64_t fh_os_write(int fd, const void *buf, size_t size); /* all of it, EINTR retried */
 void fh_os_close(int fd);
-/* What a symbolic link points to, terminated; false when it can't be read or does not fit. */
-bool fh_os_read_link(const char *path, char *buf, size_t size);
+/* What a symbolic link says, terminated; length or negative errno. */
+int64_t fh_os_read_link(const char *path, char *buf, size_t size);
 /* Reads a small file whole, terminated; length or negative errno. */
 int64_t fh_os_read_file(const char *path, char *buf, size_t size);
 
@@ -57,10 +57,15 @@ int64_t fh_os_read_file(const char *path, char *buf, size_t size);
 bool fh_os_thread_in_syscall(int tid);
 /* A full barrier on every running thread of the process; 0 or negative errno. */
 int fh_os_membarrier(void);
+/* Every running thread of the process fetches its instructions anew (membarrier's SYNC_CORE): after
+ * code was written. 0 or negative errno. */
+int fh_os_refetch_code(void);
 
 /* Blocks or unblocks signals of the calling thread; bit n - 1 for signal n. */
 void fh_os_block_signals(uint64_t set);
 void fh_os_unblock_signals(uint64_t set);
+/* Makes the set the thread's; returns what it was. */
+uint64_t fh_os_set_signal_mask(uint64_t set);
 /* Sends the calling thread a signal with this siginfo_t; 0 or a negative errno. */
 int fh_os_signal_self(int number, const void *info);
 

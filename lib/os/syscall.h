@@ -78,6 +78,11 @@ FH_INLINE long fh_syscall4(long number, long a, long b, long c, long d)
     return fh_syscall6(number, a, b, c, d, 0, 0);
 }
 
+FH_INLINE long fh_syscall5(long number, long a, long b, long c, long d, long e)
+{
+    return fh_syscall6(number, a, b, c, d, e, 0);
+}
+
 FH_INLINE bool fh_syscall_failed(long result)
 {
     return (unsigned long)result > -4096UL;

@@ -88,6 +88,9 @@ struct fh_run *fh_pages_find_guarded(const void *address);
 /* The same in a given pool. */
 struct fh_run *fh_pages_find_in(const struct fh_pages *pages, const void *address);
 
+/* The private pool that was opened before this one; the newest for NULL. NULL after the last. */
+struct fh_pages *fh_pages_private(struct fh_pages *after);
+
 /* Number of broken invariants of the pool, each said. Takes the lock. */
 int fh_pages_check(struct fh_pages *pages);
 
@@ -131,5 +134,8 @@ void fh_meta_unmap(void *address, size_t bytes);
 /* Memory for metadata, never freed, zero, 64-byte aligned; NULL when there is none. Takes
  * FH_FLOOR_META. */
 void *fh_meta_alloc(size_t size);
+/* Calls visit with each range of metadata; those that other threads map or unmap meanwhile may be
+ * missing. A scan leaves them out: what is in there are our own notes of addresses. */
+void fh_meta_each(void (*visit)(void *context, uintptr_t low, uintptr_t high), void *context);
 
 #endif

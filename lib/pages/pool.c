@@ -656,6 +656,13 @@ struct fh_run *fh_pages_find(const void *address, struct fh_pages **pool)
     return run;
 }
 
+struct fh_pages *fh_pages_private(struct fh_pages *after)
+{
+    /* acquire pairs with the release of fh_pages_open. */
+    return atomic_load_explicit(after != NULL ? &after->next_pool : &private_pools,
+                                memory_order_acquire);
+}
+
 /* ---- opening and closing --------------------------------------------------------------------- */
 
 int fh_pages_open(struct fh_pages *pages, const struct fh_source *source, size_t bytes)

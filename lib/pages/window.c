@@ -282,18 +282,66 @@ bool fh_pages_renew(struct fh_pages *pages, const struct fh_run *run)
 
 /* ---- metadata memory ------------------------------------------------------------------------- */
 
+#define META_RANGES 512u /* a heap's struct takes 4 KiB of a chunk of 64: 8,000 threads */
+
 static struct {
     struct fh_lock lock;
     char *next, *end;
 } meta = {FH_LOCK_INIT, NULL, NULL};
 
+/* Which mappings are metadata, for fh_meta_each. Without a lock: signal handlers map some too. A range that finds
+ * no place is not known: a scan then takes its words for the program's. */
+static struct {
+    _Atomic uintptr_t low; /* 0: free */
+    _Atomic uintptr_t high;
+} meta_ranges[META_RANGES];
+
+static void note_range(void *address, size_t bytes)
+{
+    for (unsigned i = 0; address != NULL && i < META_RANGES; i++) {
+        uintptr_t none = 0;
+        if (!atomic_compare_exchange_strong_explicit(&meta_ranges[i].low, &none,
+                                                     (uintptr_t)address, memory_order_relaxed,
+                                                     memory_order_relaxed))
+            continue;
+        /* release pairs with the acquire in fh_meta_each. */
+        atomic_store_explicit(&meta_ranges[i].high, (uintptr_t)address + bytes,
+                              memory_order_release);
+        return;
+    }
+}
+
+static void forget_range(void *address)
+{
+    for (unsigned i = 0; i < META_RANGES; i++) {
+        if (atomic_load_explicit(&meta_ranges[i].low, memory_order_relaxed) != (uintptr_t)address)
+            continue;
+        atomic_store_explicit(&meta_ranges[i].high, 0, memory_order_relaxed);
+        atomic_store_explicit(&meta_ranges[i].low, 0, memory_order_release);
+        return;
+    }
+}
+
+void fh_meta_each(void (*visit)(void *context, uintptr_t low, uintptr_t high), void *context)
+{
+    for (unsigned i = 0; i < META_RANGES; i++) {
+        uintptr_t high = atomic_load_explicit(&meta_ranges[i].high, memory_order_acquire);
+        uintptr_t low = atomic_load_explicit(&meta_ranges[i].low, memory_order_relaxed);
+        if (low != 0 && high > low)
+            visit(context, low, high);
+    }
+}
+
 void *fh_meta_map(size_t bytes)
 {
-    return fh_os_map(bytes);
+    void *address = fh_os_map(bytes);
+    note_range(address, bytes);
+    return address;
 }
 
 void fh_meta_unmap(void *address, size_t bytes)
 {
+    forget_range(address);
     fh_os_release(address, bytes);
 }
 
@@ -304,7 +352,7 @@ void *fh_meta_alloc(size_t size)
     fh_lock_acquire(&meta.lock);
     if ((size_t)(meta.end - meta.next) < size) {
         size_t chunk = fh_align_up(fh_max(size, META_CHUNK), fh_os_page_size);
-        char *memory = fh_os_map(chunk);
+        char *memory = fh_meta_map(chunk);
         if (memory == NULL) {
             fh_lock_release(&meta.lock);
             return NULL;

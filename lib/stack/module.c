@@ -128,23 +128,28 @@ struct layout {
     uintptr_t text_low, text_high;
     uintptr_t frame_low, frame_high; /* the segment that holds .eh_frame_hdr */
     uintptr_t print_at;              /* see struct fh_module */
+    const uint8_t *build_id;
+    size_t build_id_len;
 };
 
-/* Where the build id begins in a PT_NOTE segment, 0 when it isn't there. */
-static uintptr_t find_build_id(uintptr_t low, uintptr_t high)
+/* The build id in a PT_NOTE segment; without one all stays as it is. */
+static void find_build_id(struct layout *layout, uintptr_t low, uintptr_t high)
 {
     while (high - low >= sizeof(ElfW(Nhdr))) {
         const ElfW(Nhdr) *note = (const ElfW(Nhdr) *)low;
         uintptr_t description = low + sizeof(*note) + fh_align_up(note->n_namesz, 4);
         uintptr_t next = description + fh_align_up(note->n_descsz, 4);
         if (next > high)
-            return 0;
+            return;
         if (note->n_type == NT_GNU_BUILD_ID && note->n_namesz == sizeof("GNU") &&
-            note->n_descsz >= sizeof(uint64_t) && memcmp(note + 1, "GNU", sizeof("GNU")) == 0)
-            return description;
+            note->n_descsz >= sizeof(uint64_t) && memcmp(note + 1, "GNU", sizeof("GNU")) == 0) {
+            layout->print_at = description;
+            layout->build_id = (const uint8_t *)description;
+            layout->build_id_len = note->n_descsz;
+            return;
+        }
         low = next;
     }
-    return 0;
 }
 
 static bool is_nodelete(const ElfW(Dyn) * dynamic)
@@ -191,10 +196,8 @@ static struct layout read_layout(const struct fh_module_place *place)
             layout.frame_low = low;
             layout.frame_high = high;
         }
-        if (headers[i].p_type == PT_NOTE && high <= place->start + fh_os_page_size) {
-            uintptr_t build_id = find_build_id(low, high);
-            layout.print_at = build_id != 0 ? build_id : layout.print_at;
-        }
+        if (headers[i].p_type == PT_NOTE && high <= place->start + fh_os_page_size)
+            find_build_id(&layout, low, high);
         if (headers[i].p_type == PT_DYNAMIC)
             layout.dynamic = (const ElfW(Dyn) *)low;
     }
@@ -656,7 +659,11 @@ bool fh_module_details(const struct fh_module_place *place, struct fh_module_det
     struct layout layout = read_layout(place);
     const char *name = has_loader_index() ? ((const struct link_map *)place->identity)->l_name
                                           : (const char *)place->identity;
-    *details = (struct fh_module_details){layout.bias, layout.dynamic, name != NULL ? name : "", 0};
+    *details = (struct fh_module_details){.bias = layout.bias,
+                                          .dynamic = layout.dynamic,
+                                          .name = name != NULL ? name : "",
+                                          .build_id = layout.build_id,
+                                          .build_id_len = layout.build_id_len};
     memcpy(&details->print, (const void *)layout.print_at, sizeof(details->print));
     return layout.is_elf;
 }

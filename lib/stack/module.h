@@ -88,7 +88,7 @@ struct fh_modules {
 };
 
 /* The module around an address, or false. Safe anywhere. */
-bool fh_module_at(uintptr_t addr, struct fh_module_place *place);
+FH_PUBLIC bool fh_module_at(uintptr_t addr, struct fh_module_place *place);
 
 /* The rule for an instruction's address. *ref is 0 or what fh_module_is_current must be asked.
  * False: not executable code of any module. */
@@ -110,6 +110,8 @@ struct fh_module_details {
     const void *dynamic; /* its dynamic section (ElfW(Dyn)), NULL when there is none */
     const char *name;    /* its path as the loader knows it; "" is the program */
     uint64_t print; /* begins its build id; without one, the end of its file: tells builds apart */
+    const uint8_t *build_id;
+    size_t build_id_len; /* 0: it has none that is in its first page */
 };
 bool fh_module_details(const struct fh_module_place *place, struct fh_module_details *details);
 

@@ -133,16 +133,32 @@ uint32_t fh_stack_nodes(void);
 /* ---- Reports -------------------------------------------------------------------------------- */
 
 /*
- * "#index function+0x12 (module+0x1234)" as far as it can be known without allocating: symbols come
- * from the module's dynamic symbols and, when its file can be read, from its symbol table. Always
- * terminated; returns the length. Takes microseconds to milliseconds: for reports, not for
- * profiles.
+ * Where a frame is, as far as it can be known without allocating: symbols come from the module's
+ * dynamic symbols and, when its file can be read, from its symbol table. Takes microseconds to
+ * milliseconds: for reports, not for profiles.
  */
+struct fh_stack_place {
+    uintptr_t address;  /* in the call, or of the interrupted instruction: the frame - 1 */
+    const char *module; /* its path; NULL: the address is in none, and the rest is 0 */
+    uintptr_t offset;   /* of the address in the module's file */
+    const uint8_t *build_id;
+    size_t build_id_len; /* 0: the module has none */
+    uintptr_t function_offset;
+    char function[160]; /* "": not known; a longer (mangled) name is cut */
+};
+void fh_stack_locate(uintptr_t frame, struct fh_stack_place *place);
+
+/* "#index 0xADDRESS in function+0x12 (module+0x1234)" of it; "??" stands for what is not known. Always
+ * terminated; returns the length. */
+size_t fh_stack_describe_place(char *text, size_t size, size_t index,
+                               const struct fh_stack_place *place);
 size_t fh_stack_describe(char *text, size_t size, size_t index, uintptr_t frame);
 /* The name of the function at a frame, as far as above; false when there is none. */
 bool fh_stack_function(char *name, size_t size, uintptr_t frame);
+/* The path of the module of a frame; NULL when it is in none. */
+const char *fh_stack_module(uintptr_t frame);
 /* Whether a frame lies in the module (the program or a library) that holds the code at `code`. */
-bool fh_stack_in_module(uintptr_t frame, const void *code);
+FH_PUBLIC bool fh_stack_in_module(uintptr_t frame, const void *code);
 /* Writes "    " and that, a line for each frame, as messages (base/message). */
 void fh_stack_print(const uintptr_t *frames, size_t n);
 

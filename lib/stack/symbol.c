@@ -15,11 +15,12 @@
 
 #include <elf.h>
 #include <link.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/auxv.h>
 
 enum {
-    NAME_MAX_BYTES = 160, /* longer (mangled) names are cut */
+    NAME_MAX_BYTES = sizeof(((struct fh_stack_place *)0)->function),
     BLOCK_SYMBOLS = 64,
     SECTIONS_MAX = 10000,
     LINE_MAX_BYTES = 640,
@@ -177,12 +178,28 @@ static bool find_static(const struct fh_module_details *module, struct match *ma
 
 /* ---- Lines ---------------------------------------------------------------------------------- */
 
+/* The program's path, absolute: a report may be read from another folder than it was written in. The
+ * first who asks finds it out; who comes meanwhile has the name that the program was called by. */
+static const char *program_path(void)
+{
+    enum { UNKNOWN, BUSY, KNOWN, NONE };
+    static char path[1024];
+    static _Atomic int state;
+    int now = UNKNOWN;
+    if (atomic_compare_exchange_strong_explicit(&state, &now, BUSY, memory_order_acquire,
+                                                memory_order_acquire)) {
+        now = fh_os_read_link("/proc/self/exe", path, sizeof path) > 0 ? KNOWN : NONE;
+        atomic_store_explicit(&state, now, memory_order_release); /* pairs with the acquire above */
+    }
+    if (now == KNOWN)
+        return path;
+    const char *name = (const char *)getauxval(AT_EXECFN);
+    return name != NULL ? name : "the program";
+}
+
 static const char *path_of(const struct fh_module_details *module)
 {
-    if (*module->name != 0)
-        return module->name;
-    const char *program = (const char *)getauxval(AT_EXECFN);
-    return program != NULL ? program : "the program";
+    return *module->name != 0 ? module->name : program_path();
 }
 
 /* The function around match->wanted: among the dynamic symbols, else in the file. */
@@ -195,19 +212,39 @@ static bool find_function(const struct fh_module_details *module, struct match *
     return find_static(module, match, name);
 }
 
-bool fh_stack_function(char *text, size_t size, uintptr_t frame)
+void fh_stack_locate(uintptr_t frame, struct fh_stack_place *out)
 {
     struct fh_module_place place;
     struct fh_module_details module;
-    char name[NAME_MAX_BYTES];
-    uintptr_t addr = frame - 1;
-    if (frame == 0 || !fh_module_at(addr, &place) || !fh_module_details(&place, &module))
-        return false;
-    struct match match = {.wanted = addr - module.bias};
-    if (!find_function(&module, &match, name))
-        return false;
-    fh_format(text, size, "%s", name);
-    return true;
+    *out = (struct fh_stack_place){.address = frame - 1};
+    if (frame == 0 || !fh_module_at(frame - 1, &place) || !fh_module_details(&place, &module))
+        return;
+    out->module = path_of(&module);
+    out->offset = out->address - module.bias;
+    out->build_id = module.build_id;
+    out->build_id_len = module.build_id_len;
+    struct match match = {.wanted = out->offset};
+    if (find_function(&module, &match, out->function))
+        out->function_offset = match.wanted - match.value;
+    else
+        out->function[0] = 0;
+}
+
+bool fh_stack_function(char *text, size_t size, uintptr_t frame)
+{
+    struct fh_stack_place place;
+    fh_stack_locate(frame, &place);
+    fh_format(text, size, "%s", place.function);
+    return place.function[0] != 0;
+}
+
+const char *fh_stack_module(uintptr_t frame)
+{
+    struct fh_module_place place;
+    struct fh_module_details module;
+    if (frame == 0 || !fh_module_at(frame - 1, &place) || !fh_module_details(&place, &module))
+        return NULL;
+    return path_of(&module);
 }
 
 bool fh_stack_in_module(uintptr_t frame, const void *code)
@@ -217,23 +254,25 @@ bool fh_stack_in_module(uintptr_t frame, const void *code)
            frame - 1 - place.start < place.end - place.start;
 }
 
+size_t fh_stack_describe_place(char *text, size_t size, size_t index,
+                               const struct fh_stack_place *place)
+{
+    void *address = (void *)place->address;
+    if (place->module == NULL)
+        return fh_format(text, size, "#%zu %p in ??", index, address);
+    if (place->function[0] == 0)
+        return fh_format(text, size, "#%zu %p in ?? (%s+0x%llx)", index, address, place->module,
+                         (unsigned long long)place->offset);
+    return fh_format(text, size, "#%zu %p in %s+0x%llx (%s+0x%llx)", index, address,
+                     place->function, (unsigned long long)place->function_offset, place->module,
+                     (unsigned long long)place->offset);
+}
+
 size_t fh_stack_describe(char *text, size_t size, size_t index, uintptr_t frame)
 {
-    struct fh_module_place place;
-    struct fh_module_details module;
-    char name[NAME_MAX_BYTES];
-    uintptr_t addr = frame - 1;
-    if (frame == 0 || !fh_module_at(addr, &place) || !fh_module_details(&place, &module))
-        return fh_format(text, size, "#%zu %p", index, (void *)addr);
-
-    struct match match = {.wanted = addr - module.bias};
-    bool is_found = find_function(&module, &match, name);
-    const char *path = path_of(&module);
-    unsigned long long offset = addr - module.bias;
-    if (!is_found)
-        return fh_format(text, size, "#%zu ?? (%s+0x%llx)", index, path, offset);
-    return fh_format(text, size, "#%zu %s+0x%llx (%s+0x%llx)", index, name,
-                     (unsigned long long)(match.wanted - match.value), path, offset);
+    struct fh_stack_place place;
+    fh_stack_locate(frame, &place);
+    return fh_stack_describe_place(text, size, index, &place);
 }
 
 void fh_stack_print(const uintptr_t *frames, size_t n)

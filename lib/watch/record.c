@@ -23,10 +23,10 @@
 #include "watch/record.h"
 
 #include "base/core/bits.h"
+#include "base/json.h"
 #include "freehold/stats.h"
 #include "os/sys.h"
 #include "pages/pages.h"
-#include "watch/json.h"
 
 #include <errno.h>
 #include <stdatomic.h>

@@ -47,6 +47,17 @@ refuses 125 "abort, continue or exit=N" run --on-error stop true
 for status in 256 -1 x "" 1x; do
     refuses 125 "0 to 255" run --on-error "exit=$status" true
 done
+refuses 125 "did you mean 'hardened'?" run --mode hardend true
+refuses 125 "fast, hardened or debug" run --mode 3 true
+refuses 125 "did you mean '--mode'?" run --mod debug true
+refuses 125 "did you mean 'sweep'?" run --uaf sweeep true
+for value in 0 x 8X -1 1.5M 99999999999999999999 17179869184G 8MB "8 M"; do
+    refuses 125 "--guard takes" run --guard "$value" true
+    refuses 125 "--limit takes a number of bytes" run --limit "$value" true
+done
+refuses 125 "holds a comma" run --fail nth=1,rate=2 true
+refuses 125 "can't be read" run --suppress "$work/no/where" true
+refuses 125 "can't be written" run --report "$work/no/where" true
 refuses 125 "can't be written" run --json "$work/no/where" true
 refuses 125 "can't be written" run --log "$work/no/where" true
 refuses 125 "can't be written" run --json "$work" true
@@ -63,6 +74,12 @@ touch plain
 refuses 126 "chmod +x" run -- ./plain
 PATH=$work:$PATH refuses 126 "chmod +x" run -- plain
 
+refuses 2 "freehold symbolize FILE" symbolize
+refuses 2 "freehold symbolize FILE" symbolize one two
+refuses 2 "can't be read" symbolize no-such-file
+refuses 2 "can't be read" symbolize /tmp
+refuses 2 "did you mean '--json'?" symbolize --jason - plain
+refuses 2 "can't be written" symbolize --json no/where plain
 refuses 2 "one too many" doctor one two
 refuses 2 "did you mean '--json'?" doctor --jsn
 refuses 2 "needs an argument" doctor --json

@@ -120,7 +120,7 @@ done
 holds "a killed program's summary says so" grep -q 'killed by SIGKILL' summary
 holds "and that there are no figures" grep -q 'left no statistics: a signal ended it' summary
 printf 'not a record\n{"freehold":2}\n[]\n{"freehold":1,"pid":"x","heap":7,"classes":{"a":1},"threads":[1,null]}\n' >junk
-passes "what is appended by others" bash -c '"$1" run --stats -- bash -c "cat junk >>\"\${FREEHOLD#stats=}\"" 2>summary' - "$freehold"
+passes "what is appended by others" bash -c '"$1" run --stats -- bash -c "cat junk >>\"\${FREEHOLD##*stats=}\"" 2>summary' - "$freehold"
 holds "is left out" grep -q '3 damaged records were left out' summary
 if command -v script >/dev/null; then
     TERM=xterm LC_ALL=C.UTF-8 script -qec "$freehold run --stats -- ./blocks 10000" /dev/null >terminal </dev/null

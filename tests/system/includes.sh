@@ -20,7 +20,7 @@ includes_of() (
             may["lib/pages"] = "base os"
             may["lib/stack"] = "base os"
             may["lib/scan"] = "base os pages"
-            may["lib/heap"] = "base os/sys.h pages stack"
+            may["lib/heap"] = "base os/sys.h os/relay.h pages stack scan/scan.h"
             may["lib/place"] = "base os/sys.h pages"
             may["lib/collect"] = "base os pages scan"
             may["lib/paging"] = "base os pages place"
@@ -35,7 +35,7 @@ includes_of() (
             may["lib/preload"] = everything " record"
             may["include"] = ""
             may["tools"] = ""
-            may["cli"] = "tools lab record/ring.h guard/site_table.h" # the other ends of a recording, of a sweep
+            may["cli"] = "tools lab record/ring.h base/relay.h guard/site_table.h" # the other ends of a recording, of messages, of a sweep
             may["lab"] = "tools"
             may["check"] = ""
             may["examples"] = ""
@@ -44,6 +44,7 @@ includes_of() (
             may["fuzz"] = everything " tests tools lab"
             may["tests/unit"] = everything " preload record tests tools lab cli"
             may["tests/freestanding"] = "base"
+            may["tests/aarch64"] = ""
             may["tests/system"] = ""      # plain programs, as a user writes them
         }
         function room_of(file,    part) {

@@ -121,6 +121,14 @@ static void test_a_function_may_be_failed_the_nth_time(void **state)
     assert_false(fh_fail_decide(&spec, &with));
 }
 
+static void test_persist_fails_all_after_the_first(void **state)
+{
+    (void)state;
+    struct fh_fail_spec spec = spec_of("nth=3+persist");
+    for (uint64_t i = 1; i < 10; i++)
+        assert_int_equal(is_failing(&spec, i), i >= 3);
+}
+
 static void test_a_stack_fails_by_its_name(void **state)
 {
     (void)state;
@@ -165,6 +173,9 @@ static void test_nonsense_is_refused(void **state)
         "after=",
         "after=5Q",
         "after=K",
+        "persist",
+        "nth=1+persist=1",
+
         "nth=1+",
         "+nth=1",
         "nth=1++nth=2",
@@ -337,12 +348,13 @@ static void test_the_table_counts_a_sites_allocations(void **state)
     struct fh_site_table *table = new_table();
     struct stack stack = stack_here();
     for (uint64_t i = 1; i <= 5; i++)
-        fh_site_table_count(table, stack.frames, stack.len, 100 + i, 7, false);
+        fh_site_table_count(table, stack.frames, stack.len, 100 + i, 7, "calloc");
     const struct fh_table_site *site = site_in(table, fh_site_name(stack.frames, stack.len));
     assert_non_null(site);
     assert_int_equal(site->count, 5);
     assert_int_equal(site->bytes, 35);
     assert_int_equal(site->first, 101);
+    assert_string_equal(site->function, "calloc");
     assert_int_equal(table->allocations, 5);
     free(table);
 }
@@ -352,7 +364,7 @@ static void test_the_table_has_the_stack_by_module_and_offset(void **state)
     (void)state;
     struct fh_site_table *table = new_table();
     struct stack stack = stack_here();
-    fh_site_table_count(table, stack.frames, stack.len, 1, 7, false);
+    fh_site_table_count(table, stack.frames, stack.len, 1, 7, "calloc");
     const struct fh_table_site *site = site_in(table, fh_site_name(stack.frames, stack.len));
     assert_int_equal(site->stack.len, stack.len);
     uint64_t module = site->stack.frames[0] >> FH_TABLE_MODULE_SHIFT;
@@ -369,7 +381,7 @@ static void test_a_full_table_says_what_it_lost(void **state)
     for (size_t i = 0; i < FH_TABLE_SITES; i++)
         table->sites[i].site = 1;
     struct stack stack = stack_here();
-    fh_site_table_count(table, stack.frames, stack.len, 1, 7, false);
+    fh_site_table_count(table, stack.frames, stack.len, 1, 7, "calloc");
     assert_int_equal(table->lost, 1);
     assert_int_equal(table->allocations, 1);
     free(table);
@@ -414,6 +426,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_a_seed_repeats_a_rate),
         cmocka_unit_test(test_another_seed_fails_others),
         cmocka_unit_test(test_a_function_may_be_failed_the_nth_time),
+        cmocka_unit_test(test_persist_fails_all_after_the_first),
         cmocka_unit_test(test_a_stack_fails_by_its_name),
         cmocka_unit_test(test_nonsense_is_refused),
         cmocka_unit_test(test_a_text_without_end_is_refused),

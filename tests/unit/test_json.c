@@ -2,7 +2,7 @@
  * The JSON writer: commas, escapes, what is no UTF-8, and a buffer that is too small at every
  * length.
  */
-#include "watch/json.h"
+#include "base/json.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

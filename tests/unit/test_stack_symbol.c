@@ -42,7 +42,7 @@ static void test_static_functions_are_named_from_the_file(void **state)
 {
     (void)state;
     a_static_function();
-    assert_true(some_line_has("#0 catch_stack+0x"));
+    assert_true(some_line_has(" in catch_stack+0x"));
     assert_true(some_line_has(" a_static_function+0x"));
     assert_true(some_line_has(" main+0x"));
 }
@@ -61,9 +61,23 @@ static void test_an_address_of_nothing_is_given_as_it_is(void **state)
     (void)state;
     char line[64];
     fh_stack_describe(line, sizeof(line), 7, 0x1235);
-    assert_string_equal(line, "#7 0x1234");
+    assert_string_equal(line, "#7 0x1234 in ??");
     fh_stack_describe(line, sizeof(line), 0, 0);
     assert_true(strncmp(line, "#0 ", 3) == 0);
+}
+
+static void test_a_frame_is_located_with_its_modules_build_id(void **state)
+{
+    (void)state;
+    a_static_function();
+    struct fh_stack_place place;
+    fh_stack_locate(caught[0], &place);
+    assert_string_equal(place.function, "catch_stack");
+    assert_int_equal(place.address, caught[0] - 1);
+    assert_int_equal(place.module[0], '/');
+    assert_int_equal(place.build_id_len, 20);
+    fh_stack_locate(0x1235, &place);
+    assert_null(place.module);
 }
 
 static void test_a_short_buffer_is_never_overrun(void **state)
@@ -82,6 +96,7 @@ int main(void)
         cmocka_unit_test(test_static_functions_are_named_from_the_file),
         cmocka_unit_test(test_library_functions_are_named_from_dynamic_symbols),
         cmocka_unit_test(test_an_address_of_nothing_is_given_as_it_is),
+        cmocka_unit_test(test_a_frame_is_located_with_its_modules_build_id),
         cmocka_unit_test(test_a_short_buffer_is_never_overrun),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -10,7 +10,7 @@
  * Strings come from outside (program names). JSON is UTF-8 (RFC 8259, section 8.1); bytes that are
  * none become '?'.
  */
-#include "watch/json.h"
+#include "base/json.h"
 
 #include "base/message.h"
 

@@ -2,8 +2,8 @@
  * json.h: a JSON object on one line, put together in a buffer that is given. Nothing is allocated;
  * what does not fit is dropped, and `is_cut` tells.
  */
-#ifndef FH_WATCH_JSON_H
-#define FH_WATCH_JSON_H
+#ifndef FH_BASE_JSON_H
+#define FH_BASE_JSON_H
 
 #include "base/core/macros.h"
 
