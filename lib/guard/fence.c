@@ -67,6 +67,7 @@
 #include "os/mem.h"
 #include "os/sys.h"
 #include "pages/pages.h"
+#include "scan/scan.h"
 
 #include <errno.h>
 #include <string.h>
@@ -601,6 +602,9 @@ static bool make_chunk(unsigned class_index)
 static uint32_t take_slot(unsigned class_index)
 {
     struct list *fresh = &fence.fresh[class_index], *waiting = &fence.waiting[class_index];
+    /* Whoever waits with uaf=sweep is fresh again when nothing points to it: fh_fences_release_swept. */
+    if (fh_guard_settings.is_sweeping)
+        return fresh->count != 0 || make_chunk(class_index) ? list_take(fresh) : NO_SLOT;
     bool is_patient = waiting->count < limits()->waiting_slots >> class_index;
     if (is_patient && (fresh->count != 0 || make_chunk(class_index)))
         return list_take(fresh);
@@ -831,9 +835,45 @@ bool fh_fence_find(const void *address, struct fh_guard_block *out)
     return true;
 }
 
+/* What is asked of every pointer that a checked function is given: only the words of a record that
+ * say where the block is. False for what takes more: guard pages, and slots that change just now. */
+static bool extent_inside(uintptr_t address, struct fh_extent *out)
+{
+    size_t page = (address - region_base()) >> fh_os_page_shift;
+    const struct chunk *chunk = &fence.chunks[page / CHUNK_PAGES];
+    const struct slot *slots = slots_of(chunk);
+    if (slots == NULL)
+        return false;
+    uint32_t stride = (uint32_t)data_pages(chunk->class_index) + 1;
+    uint32_t inside = (uint32_t)page % CHUNK_PAGES, index = inside / stride;
+    if (inside == index * stride || (index + 1) * stride > CHUNK_PAGES - 1)
+        return false;
+    /* As read_slot does. */
+    uint32_t turn = atomic_load_explicit(&slots[index].turn, memory_order_acquire);
+    uintptr_t low = atomic_load_explicit(
+        &slots[index].words[offsetof(struct record, address) / sizeof(uint64_t)],
+        memory_order_relaxed);
+    uint32_t requested = (uint32_t)atomic_load_explicit(
+        &slots[index].words[offsetof(struct record, requested) / sizeof(uint64_t)],
+        memory_order_relaxed);
+    atomic_thread_fence(memory_order_acquire);
+    uint32_t state = turn & STATE_MASK;
+    if ((state != LIVE && state != FREED) ||
+        atomic_load_explicit(&slots[index].turn, memory_order_relaxed) != turn)
+        return false;
+    *out = (struct fh_extent){.low = low, .high = low + requested, .is_live = state == LIVE};
+    return true;
+}
+_Static_assert(offsetof(struct record, requested) % sizeof(uint64_t) == 0,
+               "the lower half of its word, on a little-endian machine");
+
 bool fh_fence_extent(const void *address, struct fh_extent *out)
 {
     struct view view;
+    if (!fh_fence_owns(address))
+        return false;
+    if (FH_LIKELY(extent_inside((uintptr_t)address, out)))
+        return true;
     if (!find_view(address, &view))
         return false;
     *out = (struct fh_extent){
@@ -1049,4 +1089,53 @@ int fh_fence_check(void)
                         "mappings that slots cost", mappings);
     fh_lock_release(&fence.lock);
     return broken;
+}
+
+/* ---- the sweep ------------------------------------------------------------------------------------ */
+
+static void list_chunk(struct fh_scan *scan, const struct chunk *chunk)
+{
+    uint32_t count = slots_in_chunk(chunk->class_index);
+    size_t stride = (data_pages(chunk->class_index) + 1) << fh_os_page_shift;
+    struct fh_scan_area *area =
+        fh_scan_add(scan, chunk_address(chunk) + fh_os_page_size, stride, count);
+    if (area == NULL)
+        return;
+    fh_scan_by_pages(area); /* its pages are inaccessible more often than not */
+    for (uint32_t first = 0; first < count; first += 64) {
+        uint64_t live = 0, waiting = 0;
+        for (uint32_t i = first; i < count && i < first + 64; i++) {
+            uint32_t turn = atomic_load_explicit(&slots_of(chunk)[i].turn, memory_order_relaxed);
+            live |= (uint64_t)((turn & STATE_MASK) == LIVE) << (i - first);
+            waiting |= (uint64_t)((turn & STATE_MASK) == FREED) << (i - first);
+        }
+        fh_scan_bits(area, first / 64, live, waiting);
+    }
+}
+
+void fh_fences_list(struct fh_scan *scan)
+{
+    for (size_t i = 0; i < fence.chunk_count; i++)
+        list_chunk(scan, &fence.chunks[i]);
+}
+
+/* The address of a slot's area, not of its block. */
+static bool is_swept(const struct fh_scan *scan, uint32_t id)
+{
+    return scan == NULL || fh_scan_is_wanted(scan, data_of_id(id));
+}
+
+void fh_fences_release_swept(const struct fh_scan *scan)
+{
+    fh_lock_acquire(&fence.lock);
+    for (unsigned class_index = 0; class_index < CLASSES; class_index++) {
+        struct list before = fence.waiting[class_index];
+        fence.waiting[class_index] = (struct list){NO_SLOT, NO_SLOT, 0};
+        for (uint32_t id = before.first, next; before.count > 0; before.count--, id = next) {
+            next = slot_of_id(id)->next;
+            list_push(is_swept(scan, id) ? &fence.fresh[class_index] : &fence.waiting[class_index],
+                      id);
+        }
+    }
+    fh_lock_release(&fence.lock);
 }

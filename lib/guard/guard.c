@@ -135,6 +135,16 @@ static bool is_pressed(void)
     return FH_UNLIKELY(fh_guard_settings.is_failing || fh_guard_settings.limit != 0);
 }
 
+/* As slots and large blocks are (slots.c, large.c): fences are zero. */
+static void fill_fenced(char *block, size_t size, unsigned how, uint32_t stack)
+{
+    const uint64_t word = FH_FILL_NEW(stack);
+    if (!fh_guard_settings.is_filling || (how & FH_HOW_ZEROED) != 0)
+        return;
+    for (size_t at = 0; at < size; at += sizeof word)
+        memcpy(block + at, &word, fh_min(sizeof word, size - at));
+}
+
 static void *alloc_of(struct fh_guard_thread *mine, size_t size, size_t align, unsigned how,
                       const struct fh_call *call)
 {
@@ -148,6 +158,7 @@ static void *alloc_of(struct fh_guard_thread *mine, size_t size, size_t align, u
             void *block = fh_fence_alloc(size, align, how, site->stack, (site->fenced & 1) == 0);
             if (block != NULL) {
                 mine->live += (int64_t)size;
+                fill_fenced(block, size, how, site->stack);
                 return block;
             }
         }
@@ -262,6 +273,13 @@ static void guard_finish(void)
     fh_busy_end(before);
 }
 
+void fh_guard_end(void)
+{
+    if (fh_root.mode != NULL && fh_root.mode->finish != NULL)
+        fh_root.mode->finish();
+    fh_error_sum_up();
+}
+
 static void guard_count(uint64_t *allocs, uint64_t *frees)
 {
     for (const struct fh_guard_thread *t = fh_guard_threads(); t != NULL; t = t->next)
@@ -277,6 +295,7 @@ static void guard_forked(void)
     struct fh_guard_thread *mine = fh_heap_current->guard;
     if (mine != NULL)
         mine->tid = fh_os_gettid();
+    fh_sweep_forked();
 }
 
 /* ---- blocks ------------------------------------------------------------------------------------- */
@@ -312,8 +331,11 @@ bool fh_guard_find(const void *address, struct fh_guard_block *out)
 bool fh_guard_extent(const void *address, struct fh_extent *out)
 {
     struct fh_guard_block block;
-    if (!fh_pages_contain(&fh_pages_main, address) && !fh_fence_owns(address))
-        return false;
+    if (!fh_pages_contain(&fh_pages_main, address))
+        return fh_fence_extent(address, out);
+    const struct fh_run *run = fh_pages_find_guarded(address);
+    if (run != NULL && run->class_index != FH_CLASS_LARGE)
+        return fh_slot_extent(run, (uintptr_t)address, out);
     if (!fh_guard_find(address, &block) || block.state == FH_BLOCK_NEVER)
         return false;
     *out = (struct fh_extent){
@@ -355,12 +377,15 @@ const struct fh_mode *fh_mode_start(void)
     };
     fh_guard_settle();
     const struct fh_guard_settings *s = &fh_guard_settings;
-    mode.is_guarded = s->mode != FH_MODE_FAST || s->limit != 0 || s->is_failing || s->guard == 1;
+    mode.is_guarded = s->mode != FH_MODE_FAST || s->limit != 0 || s->is_failing || s->is_sweeping ||
+                      s->guard == 1;
     if (!mode.is_guarded)
         return fh_sample_mode();
     fh_canary_start();
     fh_slots_start();
     fh_wides_start();
+    fh_sweep_start();
     fh_fault_start();
+    fh_executable_stack_start();
     return &mode;
 }

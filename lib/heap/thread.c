@@ -355,6 +355,7 @@ static void fork_parent(void)
 static void fork_child(void)
 {
     fh_locks_reset_all();
+    fh_scan_forked();
     fh_decay_forked();
     fh_root.pid = fh_os_getpid();
     uintptr_t me = fh_thread_pointer();
