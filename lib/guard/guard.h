@@ -38,6 +38,7 @@ struct fh_guard_settings {
     size_t limit;      /* bytes; 0: none (pressure.c) */
     bool is_failing;   /* pressure.c has failures to make */
 };
+#define FH_GUARD_DEFAULT ((size_t)8 << 20)
 extern FH_API struct fh_guard_settings fh_guard_settings;
 /* Reads no more: what follows from the settings is set. */
 void fh_guard_settle(void);

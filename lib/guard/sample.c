@@ -4,7 +4,9 @@
  * Which allocations are sampled is the heap's business (heap/sample.c); here a sample becomes a
  * block, as long as fewer than some dozens live (fence.c). Nothing is set up before the first
  * sample: no region, no handler of faults, no memory. Stacks are captured anew each time: at one
- * call in 8 MiB none is worth remembering.
+ * call in 8 MiB none is worth remembering. A program that allocates 8 MiB in less than a
+ * millisecond is sampled as often as the budget of time allows (1 %); who asks for a smaller
+ * distance gets it.
  *
  * In fast mode the operators new and delete do not say that they are no malloc, so families are not
  * compared.
@@ -16,7 +18,10 @@
 
 #include <string.h>
 
-enum { FRAMES = 48 };
+enum {
+    FRAMES = 48,
+    SAMPLE_NS = 15000, /* two stacks, and what a fenced block costs */
+};
 
 static uint32_t stack_of(const struct fh_call *call)
 {
@@ -25,8 +30,9 @@ static uint32_t stack_of(const struct fh_call *call)
     return fh_stack_id(frames, count);
 }
 
-/* Blocks of a class are aligned as its size is, and aligned_alloc relies on it. No block is aligned to
- * less than 16, as in other modes small ones are: what runs in production gets what it always got. */
+/* Blocks of a class are aligned as its size is, and aligned_alloc relies on it. No block is aligned
+ * to less than 16, as in other modes small ones are: what runs in production gets what it always
+ * got. */
 static size_t usual_align(size_t size)
 {
     return fh_max(16, fh_min(size & (~size + 1), FH_CLASS_ONE_MAX));
@@ -35,6 +41,8 @@ static size_t usual_align(size_t size)
 static void *sample_alloc(size_t size, size_t align, unsigned how, const struct fh_call *call)
 {
     static _Atomic bool has_handler;
+    if (fh_guard_settings.guard >= FH_GUARD_DEFAULT && !fh_budget_take(SAMPLE_NS))
+        return NULL;
     align = fh_max(align, usual_align(size));
     bool is_left = (fh_random_next(&fh_heap_current->random) & 1) != 0;
     void *block = fh_fence_alloc(size, align, how, stack_of(call), is_left);

@@ -13,12 +13,11 @@
 #include <string.h>
 
 enum {
-    GUARD_DEFAULT = 8 << 20,
     QUARANTINE_HARDENED = 128 << 10, /* a thread; see quarantine.c */
     QUARANTINE_DEBUG = 16 << 20,
 };
 
-struct fh_guard_settings fh_guard_settings = {.guard = GUARD_DEFAULT};
+struct fh_guard_settings fh_guard_settings = {.guard = FH_GUARD_DEFAULT};
 
 static bool is_quarantine_given;
 
