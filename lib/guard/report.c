@@ -427,11 +427,10 @@ void fh_error_sum_up(void)
 {
     uint64_t suppressed = fh_suppress_total();
     if (reports.repeated != 0)
-        fh_message("%llu further errors at places that were told already",
-                   (unsigned long long)reports.repeated);
+        fh_message("errors where one was told already: %llu", (unsigned long long)reports.repeated);
     if (reports.beyond != 0)
-        fh_message("%llu further errors at other places; only the first %d are told",
-                   (unsigned long long)reports.beyond, TOLD_MOST);
+        fh_message("errors at other places, beyond the %d that are told: %llu", TOLD_MOST,
+                   (unsigned long long)reports.beyond);
     if (suppressed != 0)
-        fh_message("%llu errors were suppressed", (unsigned long long)suppressed);
+        fh_message("errors suppressed: %llu", (unsigned long long)suppressed);
 }

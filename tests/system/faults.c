@@ -280,6 +280,20 @@ static void misaligned(void)
 }
 #endif
 
+/* Built with a stack protector, whatever the rest is built with. */
+__attribute__((noinline, optimize("O0", "stack-protector-all"))) static int fill_array(size_t size)
+{
+    char array[16];
+    for (size_t i = 0; i < size; i++)
+        ((volatile char *)array)[i] = (char)i;
+    return array[3];
+}
+
+static void array_on_stack(void)
+{
+    fill_array(opaque_size(is_good ? 16 : 28));
+}
+
 static const struct {
     const char *name, *kind, *line;
     void (*run)(void);
@@ -304,6 +318,7 @@ static const struct {
     {"jump_into_heap", "wild-jump", "#0 0x.* in call", jump_into_heap},
     {"beyond_file", "bus-error", "^READ of size 4", beyond_file},
 #if defined(__x86_64__)
+    {"array_on_stack", "stack-buffer-overflow", "#0 0x.* in fill_array", array_on_stack},
     {"string_copy", "heap-buffer-overflow", "^WRITE of size 8", string_copy},
     {"misaligned", "misaligned-access", "aligned to 16", misaligned},
 #endif
