@@ -49,7 +49,10 @@ while read -r name kind line; do
     says "the report of $name to have a summary" "^SUMMARY: freehold: $kind \(.*/faults\+0x[0-9a-f]+\) in [a-z_]+$" 1
 done < <("$faults" --list)
 
-is_freehold || finish
+if ! is_freehold; then
+    finish
+    exit
+fi
 
 # ---- Blocks ----
 
