@@ -24,7 +24,9 @@ int fh_os_getpid(void);
 int fh_os_gettid(void);
 int fh_os_getppid(void);
 uint64_t fh_os_random(void); /* getrandom, never blocks; AT_RANDOM mixed with the clock below it */
-uintptr_t fh_os_program_entry(void);    /* AT_ENTRY: an address in the program's own code */
+uintptr_t fh_os_program_entry(void); /* AT_ENTRY: an address in the program's own code */
+/* AT_PHDR: the program's headers (ElfW(Phdr)) and how many there are; NULL: not known. */
+const void *fh_os_program_headers(size_t *count);
 bool fh_os_is_secure(void);             /* AT_SECURE: setuid and the like */
 size_t fh_os_ram_bytes(void);           /* sysinfo: total RAM */
 size_t fh_os_limit_address_space(void); /* RLIMIT_AS soft, SIZE_MAX when none */
