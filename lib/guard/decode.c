@@ -1,20 +1,23 @@
 /*
  * A decoder of x86-64 instructions, as far as memory operands go.
  *
- * An instruction is: legacy prefixes, REX; or VEX or EVEX, which hold REX, the mandatory prefix (66, F3, F2) and the map;
- * then an opcode in one of four maps (one byte; 0F; 0F38; 0F3A), ModRM with SIB and displacement, an immediate. What is
- * needed of an opcode is one byte of a table: whether it has a ModRM byte, how long its immediate is, and the *shape* of
- * its memory operand: size and direction. Shapes that depend on the operand size, on W, on the vector's length or on
+ * An instruction is: legacy prefixes, REX; or VEX or EVEX, which hold REX, the mandatory prefix
+ * (66, F3, F2) and the map; then an opcode in one of four maps (one byte; 0F; 0F38; 0F3A), ModRM
+ * with SIB and displacement, an immediate. What is needed of an opcode is one byte of a table:
+ * whether it has a ModRM byte, how long its immediate is, and the *shape* of its memory operand:
+ * size and direction. Shapes that depend on the operand size, on W, on the vector's length or on
  * the mandatory prefix are resolved when all of these are known.
  *
- * The one-byte map is a table of strings, a character an opcode, sixteen a line, so that it can be held against the
- * manual's opcode map. In the other maps neighbours are alike and the mandatory prefix selects the instruction: they are lists
- * of ranges of opcodes with a size for each prefix.
+ * The one-byte map is a table of strings, a character an opcode, sixteen a line, so that it can be
+ * held against the manual's opcode map. In the other maps neighbours are alike and the mandatory
+ * prefix selects the instruction: they are lists of ranges of opcodes with a size for each prefix.
  *
- * EVEX scales a one-byte displacement by the operand's size (for a broadcast one, by the element's), so a wrong
- * size would be a wrong address: tests compare both with objdump over whole libraries.
+ * EVEX scales a one-byte displacement by the operand's size (for a broadcast one, by the
+ * element's), so a wrong size would be a wrong address: tests compare both with objdump over whole
+ * libraries.
  *
- * Source: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2, chapter 2 and appendix A.
+ * Source: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2, chapter 2 and
+ * appendix A.
  */
 #include "guard/decode.h"
 
@@ -54,14 +57,16 @@ static enum prefix prefix_of(const struct decoder *d)
     return d->has_f2 ? PREFIX_F2 : d->has_f3 ? PREFIX_F3 : d->has_66 ? PREFIX_66 : PREFIX_NONE;
 }
 
-/* ---- Shapes -------------------------------------------------------------------------------------------- */
+/* ---- Shapes ---------------------------------------------------------------------------------- */
 
 /*
  * The size of an operand, as the tables say it:
  *   b w d q x y z  1, 2, 4, 8, 16, 32, 64 bytes      t  10
- *   v  2, 4 or 8 by the operand size      o  2 or 4 by it      s  2 or 8: pushes      f  a far pointer
+ *   v  2, 4 or 8 by the operand size      o  2 or 4 by it      s  2 or 8: pushes
+ *   f  a far pointer
  *   e  4 or 8 by W      u  1 or 2 by W      k  8 or 16 by W      K  2 or 8 by W      J  1 or 4 by W
- *   L  the vector's length      H  half of it      Q  a quarter      E  an eighth      W  half of it, or with W all
+ *   L  the vector's length      H  half of it      Q  a quarter      E  an eighth
+ *   W  half of it, or all with W
  *   D  8 of a vector of 16 bytes, else its length (movddup)
  *   ?  not known: it depends on what the processor saves      -  not a memory operand
  * And its direction: r read, w written, m both, n neither (an address only: lea, prefetch).
@@ -128,7 +133,7 @@ static size_t bytes_of(const struct decoder *d, char size)
     }
 }
 
-/* ---- Operands ------------------------------------------------------------------------------------------ */
+/* ---- Operands -------------------------------------------------------------------------------- */
 
 static struct fh_operand *add_operand(struct decoder *d, char size, char way)
 {
@@ -195,7 +200,8 @@ static void take_sib(struct decoder *d, struct fh_operand *operand)
         operand->base = base;
 }
 
-/* ModRM's memory operand. The displacement of rip is from the instruction's end: added when that is known. */
+/* ModRM's memory operand. The displacement of rip is from the instruction's end: added when that is
+ * known. */
 static void take_memory(struct decoder *d, struct fh_operand *operand)
 {
     uint8_t mod = d->modrm >> 6, rm = d->modrm & 7;
@@ -231,13 +237,15 @@ static struct fh_operand *take_operand(struct decoder *d, char size, char way)
     return operand;
 }
 
-/* ---- The one-byte map ---------------------------------------------------------------------------------- */
+/* ---- The one-byte map ------------------------------------------------------------------------ */
 
 /*
  * How an opcode of the one-byte map goes on; upper case where its ModRM operand is written:
- *   b v w o f s      ModRM, of that size, read      B V      read and written     C U  written only (mov)
- *   -  nothing more      1 2 4  an immediate of so many bytes     z  of 2 or 4      j  of 4 whatever the prefix
- *   p  pushes   q  pops   x  see one_byte_special    .  not in long mode
+ *   b v d n          ModRM, of that size, read; n: an address only
+ *   B V              the same, read and written
+ *   C U              the same, b and v, written (mov)
+ *   -  nothing more      1 2 4  an immediate of so many bytes     z  of 2 or 4      j  of 4
+ *     whatever the prefix p  pushes   q  pops   x  see one_byte_special    .  not in long mode
  */
 static const char one_byte[16][17] = {
     /*  0123456789abcdef */
@@ -544,9 +552,10 @@ static bool decode_one_byte(struct decoder *d)
     }
 }
 
-/* ---- The other maps ------------------------------------------------------------------------------------ */
+/* ---- The other maps -------------------------------------------------------------------------- */
 
-/* Opcodes [first, last], their operand's size without a mandatory prefix and with 66, F3, F2, and its direction. */
+/* Opcodes [first, last], their operand's size without a mandatory prefix and with 66, F3, F2, and
+ * its direction. */
 struct range {
     uint8_t first, last;
     char sizes[5];
@@ -607,7 +616,8 @@ static const struct range map_0f_vex[] = {
     {0x91, 0x91, "KJ--", 'w'},
 };
 
-/* With EVEX: conversions that legacy instructions don't have; for some the source is half as wide. */
+/* With EVEX: conversions that legacy instructions don't have; for some the source is half as wide.
+ * */
 static const struct range map_0f_evex[] = {
     {0x5b, 0x5b, "LLL-", 'r'}, {0x71, 0x73, "-L--", 'r'}, /* shifts by an immediate */
     {0x78, 0x79, "LWdq", 'r'}, {0x7a, 0x7a, "-WWL", 'r'},
@@ -737,7 +747,7 @@ static bool has_immediate_0f(uint8_t opcode)
            opcode == 0xba || opcode == 0xc2 || (opcode >= 0xc4 && opcode <= 0xc6);
 }
 
-/* ---- Special opcodes of the map 0F ---- */
+/* ---- Special opcodes of the map 0F ----------------------------------------------------------- */
 
 static bool group_15(struct decoder *d) /* 0F AE: fxsave … clflush, ldmxcsr */
 {
@@ -797,7 +807,8 @@ static bool without_modrm_0f(struct decoder *d)
     return true;
 }
 
-/* Opcodes whose ModRM's digit selects the instruction; *is_known: whether the opcode is one of them. */
+/* Opcodes whose ModRM's digit selects the instruction; *is_known: whether the opcode is one of
+ * them. */
 static bool group_0f(struct decoder *d, bool *is_known)
 {
     *is_known = true;
@@ -887,7 +898,7 @@ static bool decode_3a(struct decoder *d)
     return is_good;
 }
 
-/* ---- Prefixes ------------------------------------------------------------------------------------------ */
+/* ---- Prefixes -------------------------------------------------------------------------------- */
 
 static void set_mandatory(struct decoder *d, unsigned pp)
 {

@@ -12,9 +12,10 @@
  *     module /usr/bin/program build-id 0123abcd…
  *     SUMMARY: freehold: heap-buffer-overflow (/usr/bin/program+0x1234) in parse_line
  *
- * Each line is one write: what was told before the process fell over is there. A frame's line is made for
- * programs too (freehold symbolize): four blanks, "#N 0xADDRESS in NAME+0xOFFSET (MODULE+0xOFFSET)", where the addresses
- * lie in the call, and "??" is what is not known; "module" lines name the build of each module in the stacks.
+ * Each line is one write: what was told before the process fell over is there. A frame's line is
+ * made for programs too (freehold symbolize): four blanks, "#N 0xADDRESS in NAME+0xOFFSET
+ * (MODULE+0xOFFSET)", where the addresses lie in the call, and "??" is what is not known; "module"
+ * lines name the build of each module in the stacks.
  */
 #include "base/core/bits.h"
 #include "base/message.h"
@@ -56,7 +57,7 @@ static bool is_kind(const struct fh_report *report, const char *kind)
     return strcmp(report->error->kind, kind) == 0;
 }
 
-/* ---- Head ---------------------------------------------------------------------------------------------- */
+/* ---- Head ------------------------------------------------------------------------------------ */
 
 static void write_head(const struct fh_report *report)
 {
@@ -103,7 +104,7 @@ static void write_call(const struct fh_report *report)
                        report->block.requested);
 }
 
-/* ---- Stacks -------------------------------------------------------------------------------------------- */
+/* ---- Stacks ---------------------------------------------------------------------------------- */
 
 static void write_stack(const struct fh_report_stack *stack)
 {
@@ -127,7 +128,7 @@ static void write_event(const char *what, int thread, const struct fh_report_sta
     write_stack(stack);
 }
 
-/* ---- The block ----------------------------------------------------------------------------------------- */
+/* ---- The block ------------------------------------------------------------------------------- */
 
 /* Whose heap a block of the plain heap is in. */
 static void write_heap(const struct fh_report *report)
@@ -167,7 +168,7 @@ static void write_block(const struct fh_report *report)
         write_event("freed", block->free_thread, &report->release);
 }
 
-/* ---- Damage found later -------------------------------------------------------------------------------- */
+/* ---- Damage found later ---------------------------------------------------------------------- */
 
 static uint64_t since(uint64_t from, uint64_t to)
 {
@@ -259,7 +260,7 @@ static void write_damage(const struct fh_report *report)
         fh_message_raw("    …\n");
 }
 
-/* ---- Foot ---------------------------------------------------------------------------------------------- */
+/* ---- Foot ------------------------------------------------------------------------------------ */
 
 struct modules {
     size_t len;

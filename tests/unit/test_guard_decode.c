@@ -1,6 +1,7 @@
 /*
- * The decoder of instructions against the processor: instructions are executed on a page that can't be accessed, and
- * what the fault says (the address, and whether it was a write) is what the decoder says beforehand.
+ * The decoder of instructions against the processor: instructions are executed on a page that can't
+ * be accessed, and what the fault says (the address, and whether it was a write) is what the
+ * decoder says beforehand.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE

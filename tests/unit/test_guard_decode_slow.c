@@ -1,6 +1,7 @@
 /*
- * The decoder of instructions against objdump: the same length and the same memory operand (size, registers, displacement) for
- * every instruction of the C library, and for each opcode of each map with each prefix.
+ * The decoder of instructions against objdump: the same length and the same memory operand (size,
+ * registers, displacement) for every instruction of the C library, and for each opcode of each map
+ * with each prefix.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -22,7 +23,7 @@ enum { LINE = 1024, SHOWN = 40 };
 
 static unsigned compared, operands, unknown, wrong;
 
-/* ---- As objdump writes it --------------------------------------------------------------------------- */
+/* ---- As objdump writes it -------------------------------------------------------------------- */
 
 static const struct {
     const char *name;
@@ -70,7 +71,8 @@ static void write_operand(char *text, size_t size, const struct fh_operand *o, u
              (unsigned long long)magnitude);
 }
 
-/* objdump's text, brought to the same form: no riz or eiz (an index that is none), no empty displacement left out. */
+/* objdump's text, brought to the same form: no riz or eiz (an index that is none), no empty
+ * displacement left out. */
 static void normalise(char *out, size_t size, const char *text)
 {
     const char *open = strchr(text, '['), *close = open != NULL ? strchr(open, ']') : NULL;
@@ -90,14 +92,14 @@ static void normalise(char *out, size_t size, const char *text)
     strcat(out, strncmp(last + 1, "0x", 2) == 0 ? "]" : "+0x0]");
 }
 
-/* Operands that the text does not have in brackets: the stack, and what is an address only. */
+/* Operands that are an address only, and those whose size objdump says otherwise: expand and
+ * compress access as many elements as the mask has, and are counted one at a time here. */
 static bool is_left_out(const char *text)
 {
     static const char *const names[] = {
-        "lea ",     "nop",  "prefetch", "gather", "scatter",  "xlat",     "clflush",
-        "cldemote", "clwb", "inv",      "expand", "compress", /* as many elements as the mask has: counted one at a time */
-        "lfs",      "lgs",  "lss",      "lar",    "lsl",      "rstorssp", "bnd",
-        "data16", /* with W: processors and objdump differ */
+        "lea ",     "nop",  "prefetch", "gather",   "scatter",  "xlat",   "clflush",
+        "cldemote", "clwb", "inv",      "expand",   "compress", "lfs",    "lgs",
+        "lss",      "lar",  "lsl",      "rstorssp", "bnd",      "data16",
     };
     for (size_t i = 0; i < FH_ARRAY_LEN(names); i++)
         if (strstr(text, names[i]) != NULL)
@@ -138,8 +140,8 @@ static void compare_operand(const uint8_t *code, size_t length, const char *text
         mismatch(code, length, text, said);
 }
 
-/* What is no whole instruction, has bits that must be 0 or a W without a meaning, or is a branch with a prefix that
- * some processors ignore. */
+/* What is no whole instruction, has bits that must be 0 or a W without a meaning, or is a branch
+ * with a prefix that some processors ignore. */
 static bool is_nonsense(const uint8_t *code, const char *text)
 {
     return strstr(text, "{ba") != NULL || strstr(text, "bad}") != NULL ||
@@ -206,7 +208,7 @@ static bool has_objdump(void)
     return system("command -v objdump >/dev/null 2>&1") == 0;
 }
 
-/* ---- Whole libraries -------------------------------------------------------------------------------- */
+/* ---- Whole libraries ------------------------------------------------------------------------- */
 
 static void test_every_instruction_of_the_c_library(void **state)
 {
@@ -225,11 +227,12 @@ static void test_every_instruction_of_the_c_library(void **state)
     assert_int_equal(unknown, 0);
 }
 
-/* ---- Every opcode ----------------------------------------------------------------------------------- */
+/* ---- Every opcode ---------------------------------------------------------------------------- */
 
 static FILE *codes;
 
-/* An instruction and enough behind it that whatever its length, the next begins at a multiple of 32. */
+/* An instruction and enough behind it that whatever its length, the next begins at a multiple of
+ * 32. */
 static void put_code(const uint8_t *code, size_t length)
 {
     uint8_t padded[32];
@@ -331,7 +334,8 @@ static void compare_codes(void (*put)(void), const char *what)
     unlink(path);
     print_message("%s: %u instructions, %u memory operands, %u unknown, %u wrong\n", what, compared,
                   operands, unknown, wrong);
-    /* AMD's of four operands, matrices, key locker, those of the system, and prefixes that mean nothing there. */
+    /* AMD's of four operands, matrices, key locker, those of the system, and prefixes that mean
+     * nothing there. */
     assert_true(compared > 10000 && unknown < compared / 8);
     assert_int_equal(wrong, 0);
 }
