@@ -26,8 +26,9 @@
 #include <string.h>
 
 enum {
-    ROW = 16,      /* bytes in a line of a dump */
-    ROWS_MOST = 8, /* longer damage is cut: its beginning says what wrote it */
+    ROW = 16,           /* bytes in a line of a dump */
+    ROWS_MOST = 8,      /* longer damage is cut: its beginning says what wrote it */
+    EXPECTED_MOST = 64, /* bytes of fh_error.expected */
     MODULES_MOST = 24,
     LINE_BYTES = 896, /* of a frame: two paths' worth; a message has 1,023 */
 };
@@ -237,13 +238,14 @@ static void write_row(const struct fh_error *error, uintptr_t row)
     uintptr_t last = fh_min(error->damage_high, row + ROW) - 1;
     for (uintptr_t at = row; at < row + ROW; at++) {
         add_byte(&is, byte_at(at), at == first, at == last);
-        if (at < first || at > last || error->expected == NULL)
+        if (error->expected == NULL || at < first || at > last ||
+            at - error->damage_low >= EXPECTED_MOST)
             add_blank(&should);
         else
             add_byte(&should, error->expected[at - error->damage_low], false, false);
     }
     fh_message_raw("    %p:%s\n", (const void *)row, is.bytes);
-    if (error->expected != NULL)
+    if (error->expected != NULL && first - error->damage_low < EXPECTED_MOST)
         fh_message_raw("    %-14s:%s\n", "was", should.bytes);
 }
 
