@@ -78,6 +78,22 @@ says "the report once" '^SUMMARY: ' 1
 ends 139 "a null pointer to end it by the signal with on_error=continue" mode=debug,on_error=continue "$faults" null_write
 says "its report" '^SUMMARY: ' 1
 
+# ---- Many of them ----
+
+repeats=$(program repeats)
+ends 0 "a program to go on after a thousand errors" mode=debug,on_error=continue "$repeats" same
+says "the place once" '^SUMMARY: freehold: double-free ' 1
+says "how often it was met again" '^freehold: errors where one was told already: 999$' 1
+ends 0 "a program to go on after errors at 512 places" mode=debug,on_error=continue "$repeats" places
+says "a hundred of them" '^SUMMARY: ' 100
+says "how many more there were" '^freehold: errors at other places, beyond the 100 that are told: 412$' 1
+ends 134 "eight threads that fault at once to end by SIGABRT" mode=debug "$repeats" together
+says "one report" '^SUMMARY: freehold: null-dereference ' 1
+ends 0 "children of a process with threads to report their own errors" mode=debug "$repeats" child
+says "one report a child" '^SUMMARY: freehold: double-free ' 20
+ends 134 "an error of a signal handler to end by SIGABRT" mode=debug "$repeats" handler
+says "the handler" '#[0-9]+ 0x[0-9a-f]+ in on_signal'
+
 # ---- JSON ----
 
 ends 134 "a run with report=PATH to end by SIGABRT" "mode=debug,report=$work/%p.json" "$faults" after_free
