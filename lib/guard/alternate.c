@@ -1,17 +1,18 @@
 /*
  * Alternate signal stacks, so that a fault of a thread whose own stack is used up can be told.
  *
- * Each thread gets one at its first call, unless it has its own. Stacks come from chunks, which are made when all
- * stacks of the others are in use and never unmapped; a stack costs address space, and memory only once a signal
- * has come on it. Below each lies a guard page.
+ * Each thread gets one at its first call, unless it has its own. Stacks come from chunks, which are
+ * made when all stacks of the others are in use and never unmapped; a stack costs address space,
+ * and memory only once a signal has come on it. Below each lies a guard page.
  *
- * Who has a stack is told by `owners`, thread ids; 0: nobody. A thread that ends says nothing (we are called no more when
- * the last of its destructors have run, and a signal may come till then): its stack is taken over when all are in
- * use and the kernel says that the thread is gone. A thread id that comes again finds the stack of its namesake, which
- * is as good. In a forked child only the calling thread exists, with another id: all others' stacks are free.
+ * Who has a stack is told by `owners`, thread ids; 0: nobody. A thread that ends says nothing (we
+ * are called no more when the last of its destructors have run, and a signal may come till then):
+ * its stack is taken over when all are in use and the kernel says that the thread is gone. A thread
+ * id that comes again finds the stack of its namesake, which is as good. In a forked child only the
+ * calling thread exists, with another id: all others' stacks are free.
  *
- * No lock: an owner is changed by compare-and-swap, a chunk is pushed on the list; two threads that make a chunk at
- * once leave a few more stacks.
+ * No lock: an owner is changed by compare-and-swap, a chunk is pushed on the list; two threads that
+ * make a chunk at once leave a few more stacks.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -28,7 +29,8 @@
 
 enum {
     STACKS = 32, /* of a chunk */
-    /* Beside what the kernel writes: the fault handler down to the switch to the report's own stack takes 3 KiB. */
+    /* Beside what the kernel writes: the fault handler down to the switch to the report's own stack
+     * takes 3 KiB. */
     OWN_BYTES = 12 << 10,
 };
 

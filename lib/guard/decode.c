@@ -1,20 +1,23 @@
 /*
  * A decoder of x86-64 instructions, as far as memory operands go.
  *
- * An instruction is: legacy prefixes, REX; or VEX or EVEX, which hold REX, the mandatory prefix (66, F3, F2) and the map;
- * then an opcode in one of four maps (one byte; 0F; 0F38; 0F3A), ModRM with SIB and displacement, an immediate. What is
- * needed of an opcode is one byte of a table: whether it has a ModRM byte, how long its immediate is, and the *shape* of
- * its memory operand: size and direction. Shapes that depend on the operand size, on W, on the vector's length or on
+ * An instruction is: legacy prefixes, REX; or VEX or EVEX, which hold REX, the mandatory prefix
+ * (66, F3, F2) and the map; then an opcode in one of four maps (one byte; 0F; 0F38; 0F3A), ModRM
+ * with SIB and displacement, an immediate. What is needed of an opcode is one byte of a table:
+ * whether it has a ModRM byte, how long its immediate is, and the *shape* of its memory operand:
+ * size and direction. Shapes that depend on the operand size, on W, on the vector's length or on
  * the mandatory prefix are resolved when all of these are known.
  *
- * The one-byte map is a table of strings, a character an opcode, sixteen a line, so that it can be held against the
- * manual's opcode map. In the other maps neighbours are alike and the mandatory prefix selects the instruction: they are lists
- * of ranges of opcodes with a size for each prefix.
+ * The one-byte map is a table of strings, a character an opcode, sixteen a line, so that it can be
+ * held against the manual's opcode map. In the other maps neighbours are alike and the mandatory
+ * prefix selects the instruction: they are lists of ranges of opcodes with a size for each prefix.
  *
- * EVEX scales a one-byte displacement by the operand's size (for a broadcast one, by the element's), so a wrong
- * size would be a wrong address: tests compare both with objdump over whole libraries.
+ * EVEX scales a one-byte displacement by the operand's size (for a broadcast one, by the
+ * element's), so a wrong size would be a wrong address: tests compare both with objdump over whole
+ * libraries.
  *
- * Source: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2, chapter 2 and appendix A.
+ * Source: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2, chapter 2 and
+ * appendix A.
  */
 #include "guard/decode.h"
 
@@ -54,14 +57,16 @@ static enum prefix prefix_of(const struct decoder *d)
     return d->has_f2 ? PREFIX_F2 : d->has_f3 ? PREFIX_F3 : d->has_66 ? PREFIX_66 : PREFIX_NONE;
 }
 
-/* ---- Shapes -------------------------------------------------------------------------------------------- */
+/* ---- Shapes ---------------------------------------------------------------------------------- */
 
 /*
  * The size of an operand, as the tables say it:
  *   b w d q x y z  1, 2, 4, 8, 16, 32, 64 bytes      t  10
- *   v  2, 4 or 8 by the operand size      o  2 or 4 by it      s  2 or 8: pushes      f  a far pointer
- *   e  4 or 8 by W      u  1 or 2 by W      k  8 or 16 by W
+ *   v  2, 4 or 8 by the operand size      o  2 or 4 by it      s  2 or 8: pushes
+ *   f  a far pointer
+ *   e  4 or 8 by W      u  1 or 2 by W      k  8 or 16 by W      K  2 or 8 by W      J  1 or 4 by W
  *   L  the vector's length      H  half of it      Q  a quarter      E  an eighth
+ *   W  half of it, or all with W
  *   D  8 of a vector of 16 bytes, else its length (movddup)
  *   ?  not known: it depends on what the processor saves      -  not a memory operand
  * And its direction: r read, w written, m both, n neither (an address only: lea, prefetch).
@@ -69,6 +74,19 @@ static enum prefix prefix_of(const struct decoder *d)
 static size_t operand_bytes(const struct decoder *d)
 {
     return has_w(d) ? 8 : d->has_66 ? 2 : 4;
+}
+
+static size_t stack_bytes(const struct decoder *d)
+{
+    return d->has_66 && !has_w(d) ? 2 : 8;
+}
+
+/* Of a broadcast: half precision has instructions of its own in the maps 0F3A and beyond. */
+static size_t element_bytes(const struct decoder *d)
+{
+    if (d->map == MAP_3A && prefix_of(d) == PREFIX_NONE)
+        return 2;
+    return has_w(d) ? 8 : 4;
 }
 
 static size_t bytes_of(const struct decoder *d, char size)
@@ -85,7 +103,7 @@ static size_t bytes_of(const struct decoder *d, char size)
     case 'o':
         return d->has_66 ? 2 : 4;
     case 's':
-        return d->has_66 ? 2 : 8;
+        return stack_bytes(d);
     case 'f':
         return 2 + operand_bytes(d);
     case 'e':
@@ -94,6 +112,12 @@ static size_t bytes_of(const struct decoder *d, char size)
         return has_w(d) ? 2 : 1;
     case 'k':
         return has_w(d) ? 16 : 8;
+    case 'K':
+        return has_w(d) ? 8 : 2;
+    case 'J':
+        return has_w(d) ? 4 : 1;
+    case 'W':
+        return has_w(d) ? d->vector : d->vector / 2;
     case 'L':
         return d->vector;
     case 'H':
@@ -109,7 +133,7 @@ static size_t bytes_of(const struct decoder *d, char size)
     }
 }
 
-/* ---- Operands ------------------------------------------------------------------------------------------ */
+/* ---- Operands -------------------------------------------------------------------------------- */
 
 static struct fh_operand *add_operand(struct decoder *d, char size, char way)
 {
@@ -122,7 +146,7 @@ static struct fh_operand *add_operand(struct decoder *d, char size, char way)
         .is_read = way == 'r' || way == 'm',
         .is_written = way == 'w' || way == 'm',
         .is_short = d->has_67,
-        .size = d->is_broadcast ? has_w(d) ? 8 : 4 : bytes_of(d, size),
+        .size = d->is_broadcast ? element_bytes(d) : bytes_of(d, size),
     };
     return operand;
 }
@@ -176,7 +200,8 @@ static void take_sib(struct decoder *d, struct fh_operand *operand)
         operand->base = base;
 }
 
-/* ModRM's memory operand. The displacement of rip is from the instruction's end: added when that is known. */
+/* ModRM's memory operand. The displacement of rip is from the instruction's end: added when that is
+ * known. */
 static void take_memory(struct decoder *d, struct fh_operand *operand)
 {
     uint8_t mod = d->modrm >> 6, rm = d->modrm & 7;
@@ -212,13 +237,15 @@ static struct fh_operand *take_operand(struct decoder *d, char size, char way)
     return operand;
 }
 
-/* ---- The one-byte map ---------------------------------------------------------------------------------- */
+/* ---- The one-byte map ------------------------------------------------------------------------ */
 
 /*
  * How an opcode of the one-byte map goes on; upper case where its ModRM operand is written:
- *   b v w o f s      ModRM, of that size, read      B V      read and written     C U  written only (mov)
- *   -  nothing more      1 2 4  an immediate of so many bytes     z  of 2 or 4      j  of 4 whatever the prefix
- *   p  pushes   q  pops   x  see one_byte_special    .  not in long mode
+ *   b v d n          ModRM, of that size, read; n: an address only
+ *   B V              the same, read and written
+ *   C U              the same, b and v, written (mov)
+ *   -  nothing more      1 2 4  an immediate of so many bytes     z  of 2 or 4      j  of 4
+ *     whatever the prefix p  pushes   q  pops   x  see one_byte_special    .  not in long mode
  */
 static const char one_byte[16][17] = {
     /*  0123456789abcdef */
@@ -228,7 +255,7 @@ static const char one_byte[16][17] = {
     "BVbv1z..bvbv1z..", /* 3: cmp writes nothing */
     "................", /* 4: REX */
     "ppppppppqqqqqqqq", /* 5 */
-    "...dxxxxxvxvxxxx", /* 6 */
+    "...dxxxxxxxxxxxx", /* 6 */
     "1111111111111111", /* 7 */
     "xx.xbvBVCUbvxnxx", /* 8 */
     "----------.-xx--", /* 9 */
@@ -236,7 +263,7 @@ static const char one_byte[16][17] = {
     "11111111xxxxxxxx", /* b */
     "xxxx..xxxxxx-1.x", /* c */
     "xxxx...xxxxxxxxx", /* d */
-    "111111111jxx----", /* e: loops and in/out have a byte, call and jmp four */
+    "11111111xj.1----", /* e: loops, in, out; call, jmp */
     "-x--.-xx------xx", /* f */
 };
 
@@ -251,11 +278,6 @@ static void skip_z(struct decoder *d)
     skip(d, d->has_66 && !has_w(d) ? 2 : 4);
 }
 
-static size_t stack_bytes(const struct decoder *d)
-{
-    return d->has_66 ? 2 : 8;
-}
-
 enum { RSI = 6, RDI = 7, RBX = 3, RBP = 5 };
 
 static unsigned modrm_digit(const struct decoder *d)
@@ -266,19 +288,17 @@ static unsigned modrm_digit(const struct decoder *d)
 /* movs, cmps, stos, lods, scas, ins, outs: opcode's lowest bit clear means bytes. */
 static bool string_instruction(struct decoder *d)
 {
-    size_t size = (d->opcode & 1) == 0 ? 1 : operand_bytes(d);
     unsigned kind = d->opcode & 0xfe;
-    if (kind == 0x6c || kind == 0x6e)
-        size = (d->opcode & 1) == 0 ? 1 : d->has_66 ? 2 : 4;
-    if (kind == 0xa4 || kind == 0xa6 || kind == 0xac || kind == 0x6e)
-        add_implicit(d, RSI, size, 'r', 0);
-    if (kind == 0xa4 || kind == 0xaa || kind == 0x6c)
+    size_t size = (d->opcode & 1) == 0 ? 1 : kind < 0x70 ? bytes_of(d, 'o') : operand_bytes(d);
+    if (kind == 0xa4 || kind == 0xaa || kind == 0x6c) /* movs, stos, ins */
         add_implicit(d, RDI, size, 'w', 0);
-    if (kind == 0xa6 || kind == 0xae)
+    if (kind != 0xaa && kind != 0xae && kind != 0x6c)
+        add_implicit(d, RSI, size, 'r', 0);
+    if (kind == 0xa6 || kind == 0xae) /* cmps, scas */
         add_implicit(d, RDI, size, 'r', 0);
-    /* rdi is always in es, which has no base. */
-    d->out->operands[d->out->count - 1].segment =
-        d->out->operands[d->out->count - 1].base == RDI ? 0 : d->segment;
+    for (unsigned i = 0; i < d->out->count; i++) /* rdi is always in es, which has no base */
+        if (d->out->operands[i].base == RDI)
+            d->out->operands[i].segment = 0;
     return true;
 }
 
@@ -468,9 +488,6 @@ static bool one_byte_special(struct decoder *d)
         skip(d, 4);
         add_push(d, 8);
         return true;
-    case 0xeb:
-        skip(d, 1);
-        return true;
     case 0xf6:
     case 0xf7:
         d->modrm = take(d);
@@ -535,9 +552,10 @@ static bool decode_one_byte(struct decoder *d)
     }
 }
 
-/* ---- The other maps ------------------------------------------------------------------------------------ */
+/* ---- The other maps -------------------------------------------------------------------------- */
 
-/* Opcodes [first, last], their operand's size without a mandatory prefix and with 66, F3, F2, and its direction. */
+/* Opcodes [first, last], their operand's size without a mandatory prefix and with 66, F3, F2, and
+ * its direction. */
 struct range {
     uint8_t first, last;
     char sizes[5];
@@ -594,15 +612,16 @@ static const struct range map_0f[] = {
 
 /* With VEX: the mask registers' moves. */
 static const struct range map_0f_vex[] = {
-    {0x90, 0x90, "wb--", 'r'},
-    {0x91, 0x91, "wb--", 'w'},
+    {0x90, 0x90, "KJ--", 'r'},
+    {0x91, 0x91, "KJ--", 'w'},
 };
 
-/* With EVEX: conversions that legacy instructions don't have; for some the source is half as wide. */
+/* With EVEX: conversions that legacy instructions don't have; for some the source is half as wide.
+ * */
 static const struct range map_0f_evex[] = {
-    {0x78, 0x79, "LLdq", 'r'},
-    {0x7a, 0x7a, "-LHL", 'r'},
-    {0x7b, 0x7b, "-Lee", 'r'},
+    {0x5b, 0x5b, "LLL-", 'r'}, {0x71, 0x73, "-L--", 'r'}, /* shifts by an immediate */
+    {0x78, 0x79, "LWdq", 'r'}, {0x7a, 0x7a, "-WWL", 'r'},
+    {0x7b, 0x7b, "-Wee", 'r'}, {0xe6, 0xe6, "-LWL", 'r'},
 };
 
 static const struct range map_38[] = {
@@ -728,7 +747,7 @@ static bool has_immediate_0f(uint8_t opcode)
            opcode == 0xba || opcode == 0xc2 || (opcode >= 0xc4 && opcode <= 0xc6);
 }
 
-/* ---- Special opcodes of the map 0F ---- */
+/* ---- Special opcodes of the map 0F ----------------------------------------------------------- */
 
 static bool group_15(struct decoder *d) /* 0F AE: fxsave … clflush, ldmxcsr */
 {
@@ -788,7 +807,8 @@ static bool without_modrm_0f(struct decoder *d)
     return true;
 }
 
-/* Opcodes whose ModRM's digit selects the instruction; *is_known: whether the opcode is one of them. */
+/* Opcodes whose ModRM's digit selects the instruction; *is_known: whether the opcode is one of
+ * them. */
 static bool group_0f(struct decoder *d, bool *is_known)
 {
     *is_known = true;
@@ -878,7 +898,7 @@ static bool decode_3a(struct decoder *d)
     return is_good;
 }
 
-/* ---- Prefixes ------------------------------------------------------------------------------------------ */
+/* ---- Prefixes -------------------------------------------------------------------------------- */
 
 static void set_mandatory(struct decoder *d, unsigned pp)
 {

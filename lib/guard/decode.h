@@ -1,8 +1,8 @@
 /*
  * decode.h: what memory an instruction accesses.
  *
- * For reports of faults: the kernel tells the address and, for page faults, whether it was a write; the rest (how
- * many bytes, by which registers, which of two operands) is in the instruction.
+ * For reports of faults: the kernel tells the address and, for page faults, whether it was a write;
+ * the rest (how many bytes, by which registers, which of two operands) is in the instruction.
  */
 #ifndef FH_GUARD_DECODE_H
 #define FH_GUARD_DECODE_H
@@ -37,8 +37,8 @@ struct fh_instruction {
     uint8_t target; /* FH_NO_REGISTER: the operand */
 };
 
-/* Decodes the x86-64 instruction at code; reads no further than it reaches. False: not a valid one, or none that
- * is known. */
+/* Decodes the x86-64 instruction at code; reads no further than it reaches. False: not a valid one,
+ * or none that is known. */
 bool fh_decode(const uint8_t *code, struct fh_instruction *out);
 
 /* The first byte of an operand. */

@@ -1,41 +1,48 @@
 /*
  * Faults: SIGSEGV and SIGBUS, seen before the program sees them.
  *
- * A page guard, an address that is none, the end of a stack: the processor finds these errors, and the kernel makes a
- * signal of them. The handler here says what it was, or passes the signal on as if it had never been here.
+ * A page guard, an address that is none, the end of a stack: the processor finds these errors, and
+ * the kernel makes a signal of them. The handler here says what it was, or passes the signal on as
+ * if it had never been here.
  *
  * What is told, and to whom a fault belongs:
  *
- *   in a guarded block's memory or guard pages    ours, always: heap-buffer-overflow, -underflow, heap-use-after-free.
- *                                                 But a live block's own pages can only be closed by the program
- *                                                 (mprotect, fh_protect): such a fault is the program's
- *   through a pointer out of such a block         ours, always: uninitialised-use, heap-use-after-free. Debug mode's
- *                                                 fill is no address, and names the stack that allocated or freed
- *   anything else, in hardened and debug mode     the program's, if it has a handler; else told: null-dereference,
- *                                                 stack-overflow, wild-jump, wild-access, misaligned-access,
- *                                                 protected-access, bus-error, heap-corruption (our own code faulted)
- *   in memory of freehold/protect.h, code.h       the program's, if it has a handler; else told: protected-access
- *   anything else, in fast mode                   the program's, or the kernel's
- *   a signal that was sent (kill)                 the program's, or the kernel's
+ *   a guarded block's memory, its guard pages: ours, always.
+ *       heap-buffer-overflow, heap-buffer-underflow, heap-use-after-free. But a live block's own
+ *       pages can only have been closed by the program (mprotect): such a fault is the program's.
+ *   a pointer that was read out of a guarded block: ours, always.
+ *       uninitialised-use, heap-use-after-free. What debug mode fills blocks with is no address,
+ *       and names the stack that allocated or freed.
+ *   memory of freehold/protect.h and code.h: the program's, if it has a handler; else told.
+ *       protected-access
+ *   anything else, in hardened and debug mode: the program's, if it has a handler; else told.
+ *       null-dereference, stack-overflow, wild-access, wild-jump, misaligned-access, bus-error,
+ *       protected-access (a live block that can't be accessed), heap-corruption (our own code)
+ *   anything else, in fast mode, and what was sent by kill: the program's, or the kernel's.
  *
- * With on_error=continue a page that a guarded block's fault hit is opened and the program goes on, with what happens
- * to be there; any other fault ends the process after its report, for the instruction can't go on.
+ * With on_error=continue a page that a guarded block's fault hit is opened and the program goes on,
+ * with what happens to be there; any other fault ends the process after its report, for the
+ * instruction can't go on.
  *
- * The handler runs on an alternate stack (the program's, or ours: alternate.c), with every signal blocked but these
- * two, and keeps to a few KiB; the report has a stack of its own. A fault of a report comes here too and ends in a line.
- * A thread that has blocked SIGSEGV when it faults is killed by the kernel, here as without us.
+ * The handler runs on an alternate stack (the program's, or ours: alternate.c), with every signal
+ * blocked but these two, and keeps to a few KiB; the report has a stack of its own. A fault of a
+ * report comes here too and ends in a line. A thread that has blocked SIGSEGV when it faults is
+ * killed by the kernel, here as without us.
  *
- * The program's actions. From fh_fault_start on, what the program sets for these signals is kept in `actions`, and told
- * when it asks; the kernel keeps our handler. Passing on does what the kernel does: the mask (SA_NODEFER and sa_mask),
- * SA_RESETHAND, and the stack. Of a handler without SA_ONSTACK, or in a thread whose only alternate stack is ours, the
- * kernel would have written the signal's frame on the interrupted stack. So the frame (return address, ucontext,
- * siginfo, and the processor's extended registers, whose address is in the ucontext) is copied there, and the handler
- * entered with the stack pointer at it: it returns to the kernel's own way back, may jump away, may be interrupted by
- * the next fault. Where the stack has no room the kernel would end the process, and so do we.
+ * The program's actions. From fh_fault_start on, what the program sets for these signals is kept in
+ * `actions`, and told when it asks; the kernel keeps our handler. Passing on does what the kernel
+ * does: the mask (SA_NODEFER and sa_mask), SA_RESETHAND, and the stack. Of a handler without
+ * SA_ONSTACK, or in a thread whose only alternate stack is ours, the kernel would have written the
+ * signal's frame on the interrupted stack. So the frame (return address, ucontext, siginfo, and the
+ * processor's extended registers, whose address is in the ucontext) is copied there, and the
+ * handler entered with the stack pointer at it: it returns to the kernel's own way back, may jump
+ * away, may be interrupted by the next fault. Where the stack has no room the kernel would end the
+ * process, and so do we.
  *
- * Signals' handlers call sigaction too, and a fault may come in the middle of it: an action is written in a free place
- * of a ring and then published by its number. A reader takes it when the place still has that number after it was
- * copied. FORMER places must be overwritten within one read for that to fail, and then it is read again.
+ * Signals' handlers call sigaction too, and a fault may come in the middle of it: an action is
+ * written in a free place of a ring and then published by its number. A reader takes it when the
+ * place still has that number after it was copied. FORMER places must be overwritten within one
+ * read for that to fail, and then it is read again.
  *
  * A child of vfork has actions of its own but the parent's memory: what it sets goes to the kernel.
  */
@@ -75,7 +82,7 @@ enum {
 /* Exported by the C library, shared and static, besides the name that the entry points take. */
 extern int __sigaction(int number, const struct sigaction *action, struct sigaction *old);
 
-/* ---- The program's actions ----------------------------------------------------------------------------- */
+/* ---- The program's actions ------------------------------------------------------------------- */
 
 struct kept {
     _Atomic uint64_t number; /* of the change that wrote it; 0: being written */
@@ -216,7 +223,7 @@ int fh_fault_sigaltstack(const void *stack, void *before)
     return -1;
 }
 
-/* ---- What the processor was doing ------------------------------------------------------------------------ */
+/* ---- What the processor was doing ------------------------------------------------------------ */
 
 struct fault {
     int number;
@@ -265,7 +272,8 @@ static bool covers(uintptr_t low, size_t size, uintptr_t address)
     return address - low < (size != 0 ? size : 4096);
 }
 
-/* Which operand it was: the one that holds the address; of two that do, the one with the right direction. */
+/* Which operand it was: the one that holds the address; of two that do, the one with the right
+ * direction. */
 static const struct fh_operand *find_operand(const struct fault *f)
 {
     const struct fh_operand *found = NULL;
@@ -317,7 +325,7 @@ static void look(struct fault *f, int number, const siginfo_t *info, const ucont
     decode(f);
 }
 
-/* ---- Kinds ----------------------------------------------------------------------------------------------- */
+/* ---- Kinds ----------------------------------------------------------------------------------- */
 
 static void set(struct fault *f, const char *kind)
 {
@@ -374,8 +382,7 @@ static bool is_fill(struct fault *f, uint64_t word, const char *where)
 
 static bool is_fill_in_register(struct fault *f, unsigned number)
 {
-    return number != FH_NO_REGISTER && number < FH_REGISTERS &&
-           is_fill(f, f->registers[number], fh_register_name(number));
+    return number < FH_REGISTERS && is_fill(f, f->registers[number], fh_register_name(number));
 }
 
 static bool is_canonical(uintptr_t address)
@@ -384,7 +391,8 @@ static bool is_canonical(uintptr_t address)
     return top == 0 || top == -1;
 }
 
-/* The target of a jump that goes through memory: the memory could be read, what it holds is the trouble. */
+/* The target of a jump that goes through memory: the memory could be read, what it holds is the
+ * trouble. */
 static bool is_fill_as_target(struct fault *f)
 {
     const struct fh_instruction *instruction = &f->instruction;
@@ -427,8 +435,9 @@ static bool is_in_region(struct fault *f)
     return true;
 }
 
-/* The stack is used up: the address lies in no accessible memory, next to the stack pointer, and above it begins
- * what can only be the stack. Guard pages of threads and coroutines look so, and the end of the first stack. */
+/* The stack is used up: the address lies in no accessible memory, next to the stack pointer, and
+ * above it begins what can only be the stack. Guard pages of threads and coroutines look so, and
+ * the end of the first stack. */
 static bool is_stack_overflow(struct fault *f)
 {
     struct fh_mapping at, above;
@@ -600,7 +609,7 @@ static bool open_page(const struct fault *f)
     return fh_os_protect(page, fh_os_page_size, FH_OS_READ_WRITE) == 0;
 }
 
-/* ---- Passing on ------------------------------------------------------------------------------------------ */
+/* ---- Passing on ------------------------------------------------------------------------------ */
 
 /* What the kernel does where nobody has a handler. */
 static void default_action(int number, const siginfo_t *info)
@@ -626,7 +635,8 @@ static bool is_misplaced(const struct action *action, const ucontext_t *context)
     return (action->flags & SA_ONSTACK) == 0 || fh_alternate_owns(context->uc_stack.ss_sp);
 }
 
-/* The processor's extended registers as the kernel saved them: 512 bytes, and as many more as they say. */
+/* The processor's extended registers as the kernel saved them: 512 bytes, and as many more as they
+ * say. */
 static size_t extended_bytes(const void *registers)
 {
     enum { MAGIC_AT = 464, MAGIC = 0x46505853, WITH_MAGIC_AT_END = 4 };
@@ -650,7 +660,8 @@ struct frame {
     ucontext_t *context;
 };
 
-/* Copies the frame to the interrupted stack, as the kernel lays it out; false when there is no room. */
+/* Copies the frame to the interrupted stack, as the kernel lays it out; false when there is no
+ * room. */
 static bool move_frame(struct frame *frame)
 {
     const ucontext_t *context = frame->context;
@@ -706,7 +717,7 @@ static void pass_on(int number, siginfo_t *info, ucontext_t *context)
     enter(&frame, action.handler, number);
 }
 
-/* ---- The handler ----------------------------------------------------------------------------------------- */
+/* ---- The handler ----------------------------------------------------------------------------- */
 
 static void on_fault(int number, siginfo_t *info, void *context)
 {

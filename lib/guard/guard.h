@@ -165,7 +165,7 @@ struct fh_error {
     /* Found later than it happened: the bytes that are not what was left there, and when they were last right. */
     uintptr_t damage_low, damage_high;
     uint64_t damaged_after_ns; /* the block was whole then; 0: since its allocation (or free) */
-    const uint8_t *expected;   /* what was left at damage_low …; NULL: not told */
+    const uint8_t *expected; /* what was left at damage_low: the first 64 bytes; NULL: not told */
     /* One more stack (lib/stack's id; 0: none), and the words before "here:" that say what it is. */
     uint32_t origin_stack;
     const char *origin;

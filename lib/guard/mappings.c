@@ -1,5 +1,6 @@
 /*
- * /proc/self/maps, a character at a time through a small buffer: the reader may be on a signal stack. Lines are
+ * /proc/self/maps, a character at a time through a small buffer: the reader may be on a signal
+ * stack. Lines are
  *
  *     7f12a000-7f12b000 rw-p 00000000 00:00 0          [stack]
  *

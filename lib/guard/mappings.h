@@ -10,8 +10,8 @@ struct fh_mapping {
     char name[96];  /* "" when it has none; a longer one loses its beginning */
 };
 
-/* The mapping that holds the address, and the next one above it; low is 0 in one that does not exist.
- * False when the file can't be read. */
+/* The mapping that holds the address, and the next one above it; low is 0 in one that does not
+ * exist. False when the file can't be read. */
 bool fh_mappings_look(uintptr_t address, struct fh_mapping *at, struct fh_mapping *above);
 
 #endif

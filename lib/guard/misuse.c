@@ -1,8 +1,8 @@
 /*
  * What the rooms below find: the heap (heap.h) and the explicit allocators (base/core/misuse.h).
  *
- * They know kind, address and a sentence; the linker leads them here, and the report adds the rest. What is
- * nobody's block may be another allocator's: on_foreign says what a free of it does.
+ * They know kind, address and a sentence; the linker leads them here, and the report adds the rest.
+ * What is nobody's block may be another allocator's: on_foreign says what a free of it does.
  */
 #include "base/core/misuse.h"
 #include "base/message.h"
@@ -34,7 +34,7 @@ void fh_broken(const char *format, ...)
     fh_message("check: %s", text);
 }
 
-/* ---- Somebody else's pointers ---------------------------------------------------------------------- */
+/* ---- Somebody else's pointers ---------------------------------------------------------------- */
 
 void fh_entry_points_are(const struct fh_entry_points *entry)
 {

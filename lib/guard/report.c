@@ -6,29 +6,35 @@
  *         #0 0x55… in parse_line+0x1f (/usr/bin/program+0x1234)
  *     …
  *
- * The shape is AddressSanitizer's, which people and tools know; the words are report_text.c's, the same for
- * programs report_json.c's. This file is about when and where they are written, and what happens then.
+ * The shape is AddressSanitizer's, which people and tools know; the words are report_text.c's, the
+ * same for programs report_json.c's. This file is about when and where they are written, and what
+ * happens then.
  *
  * Whoever reports may hold any of our locks, stand in a signal handler, or have no stack left. So:
- *   - nothing here allocates or takes a lock of the heap; blocks are looked up by what is marked lock-free in guard.h,
- *     metadata lie out of line, and no pointer that came out of a block is followed;
- *   - all but the beginning and the end runs on a stack of its own, of which there is one: `lock` is held for
- *     the time. The end (abort) runs on the thread's stack again, so that a core dump shows how the program got there;
- *   - another thread waits for the lock for at most LIMIT_NS, then says its first line and does what on_error says.
- *     A report can hang only where it reads the program's files;
- *   - asynchronous signals are blocked for the time: a handler of the program's that allocates or jumps away would
- *     leave the lock behind;
- *   - a fault of this code itself (SIGSEGV or SIGBUS on the reporting thread, or a report within the report) ends in
- *     one line and the end of the process. Who catches it is fault.c when it has been started, else this file for the
- *     time of the report; a fault of another thread meanwhile finds what the program had.
+ *   - nothing here allocates or takes a lock of the heap; blocks are looked up by what is marked
+ *     lock-free in guard.h, metadata lie out of line, and no pointer that came out of a block is
+ *     followed;
+ *   - all but the beginning and the end runs on a stack of its own, of which there is one: `lock`
+ *     is held for the time. The end (abort) runs on the thread's stack again, so that a core dump
+ *     shows how the program got there;
+ *   - another thread waits for the lock for at most LIMIT_NS, then says its first line and does
+ *     what on_error says. A report can hang only where it reads the program's files;
+ *   - asynchronous signals are blocked for the time: a handler of the program's that allocates or
+ *     jumps away would leave the lock behind;
+ *   - a fault of this code itself (SIGSEGV or SIGBUS on the reporting thread, or a report within
+ *     the report) ends in one line and the end of the process. Who catches it is fault.c when it
+ *     has been started, else this file for the time of the report; a fault of another thread
+ *     meanwhile finds what the program had.
  *
  * What happens then is the setting on_error: abort (default; before the end the process's record is
- * written), exit with a status, or go on. For those who go on an error is told once for each place, which is the kind and
- * the stacks, and TOLD_MOST in all: a loop of a thousand errors is not a log of a thousand reports. The rest is
- * counted, and the count told at the process's end. A setting that is changed while running begins the counts anew.
+ * written), exit with a status, or go on. For those who go on an error is told once for each place,
+ * which is the kind and the stacks, and TOLD_MOST in all: a loop of a thousand errors is not a log
+ * of a thousand reports. The rest is counted, and the count told at the process's end. A setting
+ * that is changed while running begins the counts anew.
  *
- * #0 is who called malloc or free, or the instruction that faulted. Frames of our libraries are left out, by their
- * modules; in a static program, where all is one module, by the names of the interface's functions.
+ * #0 is who called malloc or free, or the instruction that faulted. Frames of our libraries are
+ * left out, by their modules; in a static program, where all is one module, by the names of the
+ * interface's functions.
  */
 #include "guard/report.h"
 
@@ -79,7 +85,7 @@ static struct {
     uint64_t beyond;   /* errors at new places when enough was told */
 } reports = {.lock = FH_LOCK_INIT};
 
-/* ---- The end ----------------------------------------------------------------------------------------- */
+/* ---- The end --------------------------------------------------------------------------------- */
 
 static int on_error(void)
 {
@@ -105,7 +111,7 @@ static void write_record(void)
     fh_root.entry.write_record("abort");
 }
 
-/* ---- Faults of the report itself ----------------------------------------------------------------------- */
+/* ---- Faults of the report itself ------------------------------------------------------------- */
 
 bool fh_report_is_mine(void)
 {
@@ -143,7 +149,7 @@ static void leave_faults(void)
         sigaction(fault_signals[i], &reports.before[i], NULL);
 }
 
-/* ---- Stacks -------------------------------------------------------------------------------------------- */
+/* ---- Stacks ---------------------------------------------------------------------------------- */
 
 /* A function of the interface: whoever calls it is not us. */
 static bool is_interface(const char *name)
@@ -202,7 +208,8 @@ static void leave_out_own(struct fh_report_stack *stack)
     size_t own = 0;
     while (own < stack->len && is_own(stack->frames[own]))
         own++;
-    /* All of them: a static program. Its C library is in it, so nothing of its stack is elsewhere. */
+    /* All of them: a static program. Its C library is in it, so nothing of its stack is elsewhere.
+     * */
     if (own == stack->len || own > OWN_FRAMES)
         own = own_by_name(stack->frames, stack->len);
     stack->len -= own;
@@ -234,7 +241,7 @@ static void recall(struct fh_report_stack *stack, uint32_t id)
         leave_out_own(stack);
 }
 
-/* ---- What is known ------------------------------------------------------------------------------------- */
+/* ---- What is known --------------------------------------------------------------------------- */
 
 static void relate(struct fh_report *report)
 {
@@ -271,7 +278,7 @@ static void gather(const struct fh_error *error, const struct fh_call *here)
     recall(&report->origin, error->origin_stack);
 }
 
-/* ---- Told before? -------------------------------------------------------------------------------------- */
+/* ---- Told before? ---------------------------------------------------------------------------- */
 
 static uint64_t mix(uint64_t hash, uint64_t word)
 {
@@ -332,7 +339,7 @@ static bool is_wanted(const struct fh_report *report)
     return true;
 }
 
-/* ---- Reporting ----------------------------------------------------------------------------------------- */
+/* ---- Reporting ------------------------------------------------------------------------------- */
 
 struct task {
     const struct fh_error *error;
@@ -427,11 +434,10 @@ void fh_error_sum_up(void)
 {
     uint64_t suppressed = fh_suppress_total();
     if (reports.repeated != 0)
-        fh_message("%llu further errors at places that were told already",
-                   (unsigned long long)reports.repeated);
+        fh_message("errors where one was told already: %llu", (unsigned long long)reports.repeated);
     if (reports.beyond != 0)
-        fh_message("%llu further errors at other places; only the first %d are told",
-                   (unsigned long long)reports.beyond, TOLD_MOST);
+        fh_message("errors at other places, beyond the %d that are told: %llu", TOLD_MOST,
+                   (unsigned long long)reports.beyond);
     if (suppressed != 0)
-        fh_message("%llu errors were suppressed", (unsigned long long)suppressed);
+        fh_message("errors suppressed: %llu", (unsigned long long)suppressed);
 }

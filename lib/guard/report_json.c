@@ -1,14 +1,17 @@
 /*
- * What a program reads of an error: the setting report=PATH, where each one is appended as a line of JSON.
+ * What a program reads of an error: the setting report=PATH, where each one is appended as a line
+ * of JSON.
  *
- *     {"kind":"heap-buffer-overflow","access":"write","address":"0x…","size":1,"pc":"0x…","pid":4711,"thread":4711,
- *      "block":{"address":"0x…","size":10,"state":"live","kind":"slot","relation":"after","distance":0,…},
- *      "stack":[{"pc":"0x…","module":"/usr/bin/program","offset":"0x1234","build_id":"…","function":"parse_line",
- *      "function_offset":31}, …],"allocation":[…],"free":[…]}
+ *     {"kind":"heap-buffer-overflow","access":"write","address":"0x…","size":1,"pc":"0x…",
+ *      "pid":4711,"thread":4711,"block":{"address":"0x…","size":10,"state":"live","kind":"slot",
+ *      "relation":"after","distance":0,…},"stack":[{"pc":"0x…","module":"/usr/bin/program",
+ *      "offset":"0x1234","build_id":"…","function":"parse_line","function_offset":31}, …],
+ *      "allocation":[…],"free":[…]}
  *
- * Addresses and offsets are strings, for JSON's numbers are doubles to many. A member that is not known is left
- * out. The line is put together whole and written at once to a file opened for appending, so that the lines of
- * several processes don't mix; one that is too long is made again with fewer frames.
+ * Addresses and offsets are strings, for JSON's numbers are doubles to many. A member that is not
+ * known is left out. The line is put together whole and written at once to a file opened for
+ * appending, so that the lines of several processes don't mix; one that is too long is made again
+ * with fewer frames.
  */
 #include "base/core/bits.h"
 #include "base/json.h"

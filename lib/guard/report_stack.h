@@ -1,8 +1,8 @@
 /*
  * report_stack.h: calls a function on another stack.
  *
- * The frame that switches keeps the old stack pointer in its frame pointer and says so in its call frame
- * information, so that walks, debuggers and a core dump see through it.
+ * The frame that switches keeps the old stack pointer in its frame pointer and says so in its call
+ * frame information, so that walks, debuggers and a core dump see through it.
  */
 #ifndef FH_GUARD_REPORT_STACK_H
 #define FH_GUARD_REPORT_STACK_H

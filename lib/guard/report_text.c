@@ -12,9 +12,10 @@
  *     module /usr/bin/program build-id 0123abcd…
  *     SUMMARY: freehold: heap-buffer-overflow (/usr/bin/program+0x1234) in parse_line
  *
- * Each line is one write: what was told before the process fell over is there. A frame's line is made for
- * programs too (freehold symbolize): four blanks, "#N 0xADDRESS in NAME+0xOFFSET (MODULE+0xOFFSET)", where the addresses
- * lie in the call, and "??" is what is not known; "module" lines name the build of each module in the stacks.
+ * Each line is one write: what was told before the process fell over is there. A frame's line is
+ * made for programs too (freehold symbolize): four blanks, "#N 0xADDRESS in NAME+0xOFFSET
+ * (MODULE+0xOFFSET)", where the addresses lie in the call, and "??" is what is not known; "module"
+ * lines name the build of each module in the stacks.
  */
 #include "base/core/bits.h"
 #include "base/message.h"
@@ -25,8 +26,9 @@
 #include <string.h>
 
 enum {
-    ROW = 16,      /* bytes in a line of a dump */
-    ROWS_MOST = 8, /* longer damage is cut: its beginning says what wrote it */
+    ROW = 16,           /* bytes in a line of a dump */
+    ROWS_MOST = 8,      /* longer damage is cut: its beginning says what wrote it */
+    EXPECTED_MOST = 64, /* bytes of fh_error.expected */
     MODULES_MOST = 24,
     LINE_BYTES = 896, /* of a frame: two paths' worth; a message has 1,023 */
 };
@@ -56,7 +58,7 @@ static bool is_kind(const struct fh_report *report, const char *kind)
     return strcmp(report->error->kind, kind) == 0;
 }
 
-/* ---- Head ---------------------------------------------------------------------------------------------- */
+/* ---- Head ------------------------------------------------------------------------------------ */
 
 static void write_head(const struct fh_report *report)
 {
@@ -103,7 +105,7 @@ static void write_call(const struct fh_report *report)
                        report->block.requested);
 }
 
-/* ---- Stacks -------------------------------------------------------------------------------------------- */
+/* ---- Stacks ---------------------------------------------------------------------------------- */
 
 static void write_stack(const struct fh_report_stack *stack)
 {
@@ -127,7 +129,7 @@ static void write_event(const char *what, int thread, const struct fh_report_sta
     write_stack(stack);
 }
 
-/* ---- The block ----------------------------------------------------------------------------------------- */
+/* ---- The block ------------------------------------------------------------------------------- */
 
 /* Whose heap a block of the plain heap is in. */
 static void write_heap(const struct fh_report *report)
@@ -167,7 +169,7 @@ static void write_block(const struct fh_report *report)
         write_event("freed", block->free_thread, &report->release);
 }
 
-/* ---- Damage found later -------------------------------------------------------------------------------- */
+/* ---- Damage found later ---------------------------------------------------------------------- */
 
 static uint64_t since(uint64_t from, uint64_t to)
 {
@@ -236,13 +238,14 @@ static void write_row(const struct fh_error *error, uintptr_t row)
     uintptr_t last = fh_min(error->damage_high, row + ROW) - 1;
     for (uintptr_t at = row; at < row + ROW; at++) {
         add_byte(&is, byte_at(at), at == first, at == last);
-        if (at < first || at > last || error->expected == NULL)
+        if (error->expected == NULL || at < first || at > last ||
+            at - error->damage_low >= EXPECTED_MOST)
             add_blank(&should);
         else
             add_byte(&should, error->expected[at - error->damage_low], false, false);
     }
     fh_message_raw("    %p:%s\n", (const void *)row, is.bytes);
-    if (error->expected != NULL)
+    if (error->expected != NULL && first - error->damage_low < EXPECTED_MOST)
         fh_message_raw("    %-14s:%s\n", "was", should.bytes);
 }
 
@@ -259,7 +262,7 @@ static void write_damage(const struct fh_report *report)
         fh_message_raw("    …\n");
 }
 
-/* ---- Foot ---------------------------------------------------------------------------------------------- */
+/* ---- Foot ------------------------------------------------------------------------------------ */
 
 struct modules {
     size_t len;

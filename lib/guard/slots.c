@@ -1,10 +1,10 @@
 /*
  * Slots: guarded blocks of the heap's size classes.
  *
- * A run (pages/run.h, kind GUARDED) is cut into slots of one size. What is known of them lies out of line, in the run's
- * *slab*: for each slot a word (state, family, alignment, how much of it was not asked for, the sites that allocated
- * and freed it) and a bit that says that it is free. Nothing is kept in a free slot, so nothing that a program
- * writes there leads us astray.
+ * A run (pages/run.h, kind GUARDED) is cut into slots of one size. What is known of them lies out
+ * of line, in the run's *slab*: for each slot a word (state, family, alignment, how much of it was
+ * not asked for, the sites that allocated and freed it) and a bit that says that it is free.
+ * Nothing is kept in a free slot, so nothing that a program writes there leads us astray.
  *
  *     run    | slot 0 | slot 1 | …                          slab   | free bits | word 0 | word 1 | …
  *            | requested … | canary, at least 8 bytes |
@@ -18,20 +18,21 @@
  * With uaf=sweep a freed slot is SWEPT, waits in no ring, and comes back to its run's free bits when a sweep
  * (sweep.c) has found that nothing points to it.
  *
- * Checks. free: does the address begin a slot, is it LIVE (else double-free: it can't be missed, the word is out of
- * the program's reach), do family, size and alignment agree, is the canary whole. alloc: is the slot as free left
- * it (zero in hardened mode, a pattern in debug mode), else somebody wrote to it after the free. Both again, where
- * neither comes, in small steps at the heartbeat of debug mode (fh_slots_inspect) and at the end of the process.
+ * Checks. free: does the address begin a slot, is it LIVE (else double-free: it can't be missed,
+ * the word is out of the program's reach), do family, size and alignment agree, is the canary
+ * whole. alloc: is the slot as free left it (zero in hardened mode, a pattern in debug mode), else
+ * somebody wrote to it after the free. Both again, where neither comes, in small steps at the
+ * heartbeat of debug mode (fh_slots_inspect) and at the end of the process.
  *
- * Randomness. A refill takes free slots of a run from a random place on; an allocation takes one of those at hand at
- * random. Runs come from the page pool, whose window begins at a random place.
+ * Randomness. A refill takes free slots of a run from a random place on; an allocation takes one of
+ * those at hand at random. Runs come from the page pool, whose window begins at a random place.
  *
  * Locks. A class's lock guards its lists and the bits of its runs; at hand and quarantine are the thread's own. A
  * LIVE slot's word belongs to whoever holds the block. Two threads that free one block at the same moment both see LIVE:
  * then it waits twice, and when it is handed out for the second time it is LIVE already, which is told.
  *
- * Following: hardened_malloc (out-of-line slabs, canaries, zeroing), Bonwick and Adams 2001 (magazines), Novark
- * and Berger, "DieHarder", CCS 2010 (random placement, delayed reuse).
+ * Following: hardened_malloc (out-of-line slabs, canaries, zeroing), Bonwick and Adams 2001
+ * (magazines), Novark and Berger, "DieHarder", CCS 2010 (random placement, delayed reuse).
  */
 #include "base/lock.h"
 #include "freehold/misuse.h"
@@ -62,8 +63,8 @@ struct slot {
 };
 _Static_assert(sizeof(struct slot) == 8, "a slot's word is one store");
 
-/* FREE: at hand, in its run, or in quarantine. SWEPT: waits until a sweep finds that nobody points there. */
-enum state { FREE, LIVE, SWEPT };
+/* CHANGING: being filled, by its holder; an inspection passes it over. FREE: at hand, in its run, or in quarantine. SWEPT: waits until a sweep finds that nobody points there. */
+enum state { FREE, LIVE, SWEPT, CHANGING };
 
 /* Debug mode keeps more. Times in units of 2^20 ns. */
 struct note {
@@ -340,7 +341,7 @@ static FH_NOINLINE void flush(struct fh_at_hand *hand, unsigned class_index)
     fh_lock_release(&class->lock);
 }
 
-/* ---- what a report says of a slot ------------------------------------------------------------- */
+/* ---- what a report says of a slot ------------------------------------------------------------ */
 
 static void describe(const struct fh_run *run, uint32_t index, struct fh_guard_block *out)
 {
@@ -445,7 +446,7 @@ static FH_COLD void report_canary(const struct fh_run *run, uint32_t index, uint
     report_damage(run, index, low, high, expected, call, function);
 }
 
-/* ---- the fill of free slots -------------------------------------------------------------------- */
+/* ---- the fill of free slots ------------------------------------------------------------------ */
 
 static uint64_t fill_of_freed(const struct slot *slot)
 {
@@ -491,7 +492,7 @@ static FH_COLD void report_touched(const struct fh_run *run, uint32_t index, uin
     report_damage(run, index, low, high, expected, NULL, NULL);
 }
 
-/* ---- allocation -------------------------------------------------------------------------------- */
+/* ---- allocation ------------------------------------------------------------------------------ */
 
 static size_t checked_bytes(const struct fh_run *run)
 {
@@ -583,6 +584,10 @@ FH_INLINE void *alloc_slot(struct fh_guard_thread *mine, unsigned class_index, s
         report_touched(run, index, low, high, fill_of_freed(&before));
         memset(block, 0, run->block_size);
     }
+    if (is_filling) {
+        slot->state = CHANGING;
+        atomic_thread_fence(memory_order_release); /* before the fill; pairs with inspect_slot */
+    }
     if (!is_plain && (how & FH_HOW_ZEROED)) {
         if (is_filling || !fh_guard_settings.is_zeroing || run->block_size > CHECKED_MOST)
             memset(block, 0, size);
@@ -649,8 +654,8 @@ const char *fh_free_name(unsigned how)
     }
 }
 
-/* Everything that can be wrong with a free; false: it was told, and nothing is to be done. `block` is described
- * when it is no slot. */
+/* Everything that can be wrong with a free; false: it was told, and nothing is to be done. `block`
+ * is described when it is no slot. */
 FH_COLD bool fh_free_is_wrong(const struct fh_guard_block *block, const void *address, size_t size,
                               size_t align, unsigned how, const struct fh_call *call)
 {
@@ -757,7 +762,7 @@ FH_INLINE void free_slot(struct fh_guard_thread *mine, struct fh_run *run, void 
     struct slot freed = *slot;
     if (FH_UNLIKELY(!is_canary_whole(end - freed.slack, end)))
         report_overflow(run, index, how, call);
-    freed.state = FREE;
+    freed.state = is_plain ? FREE : CHANGING;
     freed.free_site = site & FH_SITES_MOST;
     *slot = freed;
     if (!is_plain && slab->notes != NULL) {
@@ -776,6 +781,10 @@ FH_INLINE void free_slot(struct fh_guard_thread *mine, struct fh_run *run, void 
             SWEPT; /* from here on a sweep may take it: nothing of it is touched any more */
         fh_sweep_count(mine, run->block_size);
         return;
+    }
+    if (!is_plain) {
+        atomic_thread_fence(memory_order_release); /* the fill first; pairs with inspect_slot */
+        slot->state = FREE;
     }
     fh_quarantine_put(mine, block, run->class_index);
 }
@@ -806,28 +815,36 @@ bool fh_slot_resize(struct fh_run *run, void *block, size_t size)
     return true;
 }
 
-/* ---- inspection -------------------------------------------------------------------------------- */
+/* ---- inspection ------------------------------------------------------------------------------ */
 
-/* Lock held: the run stays. Other threads may be in the middle of an allocation or a free; what they change
- * meanwhile is looked at twice before it is told. */
+/* Lock held: the run stays. Other threads may be in the middle of an allocation or a free; what
+ * they change meanwhile is looked at twice before it is told. */
+static bool is_damaged(const struct fh_run *run, uint32_t index, struct slot slot, uintptr_t *low,
+                       uintptr_t *high)
+{
+    const uintptr_t block = (uintptr_t)slot_at(run, index), end = block + run->block_size;
+    if (slot.state == LIVE)
+        return !fh_canary_holds(end - slot.slack, end, low, high);
+    return slot.state == FREE && slot.is_used &&
+           !is_untouched((void *)block, checked_bytes(run), fill_of_freed(&slot), low, high);
+}
+
+/* The slot's thread is not stopped. What is found is told only if the slot's word is the same after
+ * the look, and then if a second look finds it too: in between the slot may have been freed and
+ * handed out again, to the same word; but not twice just when it was looked at, for a freed slot
+ * waits. */
 static void inspect_slot(const struct fh_run *run, uint32_t index)
 {
     volatile struct slot *slot = &slab_of(run)->slots[index];
     const struct slot before = *slot;
     const uintptr_t block = (uintptr_t)slot_at(run, index);
     uintptr_t low, high;
-    if (before.state == LIVE) {
-        if (fh_canary_holds(block + run->block_size - before.slack, block + run->block_size, &low,
-                            &high))
-            return;
-    } else if (before.state != FREE || !before.is_used ||
-               is_untouched((void *)block, checked_bytes(run), fill_of_freed(&before), &low,
-                            &high)) {
+    atomic_thread_fence(memory_order_acquire); /* pairs with the release in fh_slot_free */
+    if (!is_damaged(run, index, before, &low, &high))
         return;
-    }
     atomic_thread_fence(memory_order_seq_cst);
     const struct slot after = *slot;
-    if (memcmp(&before, &after, sizeof before) != 0)
+    if (memcmp(&before, &after, sizeof before) != 0 || !is_damaged(run, index, before, &low, &high))
         return;
     if (before.state == LIVE) { /* told once: what was damaged is right again */
         report_canary(run, index, low, high, NULL, NULL);
@@ -885,7 +902,7 @@ static void inspect_some(struct fh_guard_thread *mine)
         fh_slots_inspect(1);
 }
 
-/* ---- the sweep ----------------------------------------------------------------------------------- */
+/* ---- the sweep ------------------------------------------------------------------------------- */
 
 /* Of up to 64 slots: which are in this state. */
 static uint64_t bits_in_state(const struct slab *slab, uint32_t first, enum state state)
@@ -950,7 +967,7 @@ size_t fh_slots_release_swept(const struct fh_scan *scan)
     return bytes;
 }
 
-/* ---- all of them ------------------------------------------------------------------------------- */
+/* ---- all of them ----------------------------------------------------------------------------- */
 
 int fh_slots_walk(int (*visit)(void *context, const struct fh_guard_block *block), void *context,
                   bool is_all)

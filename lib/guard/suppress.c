@@ -5,13 +5,14 @@
  *     heap-buffer-overflow:parse_legacy_*  max=20
  *     double-free:*libvendor.so*
  *
- * KIND:GLOB [max=N]. KIND is the word that begins a report, or a glob of it. GLOB is held against the name of each
- * function and the path of each module, in the stack of the access and in that of the allocation; * stands for
- * any characters, ? for one; C++ names are as the linker knows them. What is suppressed is counted; beyond max
- * it is reported after all, for a suppression that hides more than it was written for is a danger.
+ * KIND:GLOB [max=N]. KIND is the word that begins a report, or a glob of it. GLOB is held against
+ * the name of each function and the path of each module, in the stack of the access and in that of
+ * the allocation; * stands for any characters, ? for one; C++ names are as the linker knows them.
+ * What is suppressed is counted; beyond max it is reported after all, for a suppression that hides
+ * more than it was written for is a danger.
  *
- * The file is read once, when the setting is, into pages of its own. After that nothing changes but the counts, which
- * are the report's, under its lock.
+ * The file is read once, when the setting is, into pages of its own. After that nothing changes but
+ * the counts, which are the report's, under its lock.
  */
 #include "base/core/bits.h"
 #include "base/message.h"
@@ -39,7 +40,7 @@ static struct {
     struct suppression *list;
 } known;
 
-/* ---- Matching ------------------------------------------------------------------------------------------ */
+/* ---- Matching -------------------------------------------------------------------------------- */
 
 /* Greedy with one point to come back to: a later * makes an earlier one's choice final. */
 static bool matches(const char *glob, const char *text)
@@ -108,7 +109,7 @@ uint64_t fh_suppress_total(void)
     return total;
 }
 
-/* ---- Reading ------------------------------------------------------------------------------------------- */
+/* ---- Reading --------------------------------------------------------------------------------- */
 
 static bool is_blank(char c)
 {

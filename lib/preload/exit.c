@@ -1,6 +1,6 @@
 /*
- * The ways a process ends, for the record that it may leave (watch/record.c), and for errors that only the end shows
- * (guard/guard.c).
+ * The ways a process ends, for the record that it may leave (watch/record.c), and for errors that
+ * only the end shows (guard/guard.c).
  *
  * exit() and a return from main run destructors; ours comes after the program's own exit handlers.
  * _exit() runs none, and shells and forked children end by it, so it is defined here: the record,

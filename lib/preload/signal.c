@@ -21,8 +21,8 @@
  * may get one's handler with the other's mask. Neither is more than what the program itself had
  * allowed.
  *
- * Faults (SIGSEGV, SIGBUS) are seen first by guard/fault.c where blocks are guarded. Then it keeps the program's action in
- * the kernel's place, and calls the trampoline as the kernel would.
+ * Faults (SIGSEGV, SIGBUS) are seen first by guard/fault.c where blocks are guarded. Then it keeps
+ * the program's action in the kernel's place, and calls the trampoline as the kernel would.
  *
  * Not covered: actions by a raw rt_sigaction, and handlers installed before we were loaded.
  */

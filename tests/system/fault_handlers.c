@@ -1,6 +1,7 @@
 /*
- * Programs that handle SIGSEGV and SIGBUS themselves: what they install is what they are told, and what is called, as the
- * kernel would call it. Under any malloc, Freehold's modes or not, each case ends with status 0 and says nothing.
+ * Programs that handle SIGSEGV and SIGBUS themselves: what they install is what they are told, and
+ * what is called, as the kernel would call it. Under any malloc, Freehold's modes or not, each case
+ * ends with status 0 and says nothing.
  *
  * usage: fault_handlers NAME; fault_handlers --list
  */
@@ -108,7 +109,7 @@ static bool ran_on_own_stack(void)
     return handler_sp - (uintptr_t)own_stack < own_stack_size;
 }
 
-/* ---- Recovery ---- */
+/* ---- Recovery -------------------------------------------------------------------------------- */
 
 static void recovers(void)
 {
@@ -204,7 +205,7 @@ static void changes_registers(void)
 }
 #endif
 
-/* ---- Stacks ---- */
+/* ---- Stacks ---------------------------------------------------------------------------------- */
 
 static void on_own_stack(void)
 {
@@ -300,7 +301,7 @@ static void in_coroutine(void)
     }
 }
 
-/* ---- What is told ---- */
+/* ---- What is told ---------------------------------------------------------------------------- */
 
 static void actions(void)
 {
@@ -330,7 +331,7 @@ static void once(void)
            "expected SA_RESETHAND to be heeded");
 }
 
-/* ---- Signals that are sent, and ends ---- */
+/* ---- Signals that are sent, and ends --------------------------------------------------------- */
 
 static void sent(void)
 {

@@ -1,7 +1,8 @@
 /*
- * Programs that fault, each with a twin that does nearly the same and does not. `faults NAME` commits it, `faults NAME good`
- * is the twin, `faults --list` prints for each its name, the kind that a report shall have in debug mode, and an extended regular
- * expression that shall match a line of it.
+ * Programs that fault, each with a twin that does nearly the same and does not. `faults NAME`
+ * commits it, `faults NAME good` is the twin, `faults --list` prints for each its name, the kind
+ * that a report shall have in debug mode, and an extended regular expression that shall match a
+ * line of it.
  */
 #include "common.h"
 
@@ -25,7 +26,8 @@ struct node {
     int value;
 };
 
-/* Blocks of one call site: the first ones lie between page guards, at the right end or at the left. */
+/* Blocks of one call site: the first ones lie between page guards, at the right end or at the left.
+ * */
 FRAME static char *allocated_here(size_t size)
 {
     return malloc(size);
@@ -280,6 +282,22 @@ static void misaligned(void)
 }
 #endif
 
+#if !defined(__clang__)
+/* Built with a stack protector, whatever the rest is built with. */
+__attribute__((noinline, optimize("O0", "stack-protector-all"))) static int fill_array(size_t size)
+{
+    char array[16];
+    for (size_t i = 0; i < size; i++)
+        ((volatile char *)array)[i] = (char)i;
+    return array[3];
+}
+
+static void array_on_stack(void)
+{
+    fill_array(opaque_size(is_good ? 16 : 28));
+}
+#endif
+
 static const struct {
     const char *name, *kind, *line;
     void (*run)(void);
@@ -303,6 +321,9 @@ static const struct {
     {"no_address", "wild-access", "no address of any program", no_address},
     {"jump_into_heap", "wild-jump", "#0 0x.* in call", jump_into_heap},
     {"beyond_file", "bus-error", "^READ of size 4", beyond_file},
+#if !defined(__clang__)
+    {"array_on_stack", "stack-buffer-overflow", "#0 0x.* in fill_array", array_on_stack},
+#endif
 #if defined(__x86_64__)
     {"string_copy", "heap-buffer-overflow", "^WRITE of size 8", string_copy},
     {"misaligned", "misaligned-access", "aligned to 16", misaligned},
