@@ -41,7 +41,7 @@ enum {
 };
 
 static const uint64_t least_timeout_ns = 10000000000U;
-static const uint64_t grace_ns = 300000000U;
+static const uint64_t grace_ns = 2000000000U;
 
 struct run {
     struct sweep_trial *trial; /* NULL: the plain run, or none */
