@@ -16,9 +16,11 @@
  * A fork's child counts on from its parent; a new program begins at 1.
  *
  * What a sweep needs to hear goes into its table (site_table.c): in the first run each allocation's site, in the others that a
- * failure was made, and where a signal ended the process. For that, handlers of the deadly signals are put in front of those
- * that are there when the first failure is made; they note the stack and hand the signal on. A program that installs its own
- * after that is not noted.
+ * failure was made, and where a signal ended the process.
+ *
+ * When the first failure is made, handlers of the deadly signals are put in front of those that are there: they say which failure
+ * came last, note the stack in the table, and hand the signal on. A program that installs its own after that keeps
+ * them out.
  */
 #include "guard/pressure.h"
 
@@ -53,7 +55,8 @@ static struct {
     _Atomic size_t last_size;
     _Atomic uint32_t last_stack;
     _Atomic(const char *) last_function;
-    _Atomic bool is_watching; /* the handlers are in place */
+    _Atomic uint64_t last_told; /* the number of the last failure that a report has told */
+    _Atomic bool is_watching;   /* the handlers are in place */
     struct sigaction before[DEADLY];
 } pressure;
 
@@ -146,58 +149,6 @@ static bool may_be_site(uintptr_t frame)
     return is_own(frame);
 }
 
-/* ---- Deadly signals --------------------------------------------------------------------------------------- */
-
-/* The C library's, under the name that the entry points do not take: handlers here are nobody's but ours. */
-extern int __sigaction(int number, const struct sigaction *action, struct sigaction *old)
-    __attribute__((weak));
-
-static void crashed(int signal, uintptr_t address, bool is_handled, const void *ucontext)
-{
-    uintptr_t frames[FH_TABLE_FRAMES];
-    if (pressure.table == NULL)
-        return;
-    size_t n = ucontext != NULL
-                   ? fh_stack_capture_from(NULL, ucontext, frames, FH_ARRAY_LEN(frames), 0)
-                   : fh_stack_capture(NULL, frames, FH_ARRAY_LEN(frames), 0);
-    fh_site_table_crashed(pressure.table, signal, address, is_handled, frames, n);
-}
-
-void fh_pressure_crashed(int signal, uintptr_t address, const void *ucontext)
-{
-    crashed(signal, address, false, ucontext);
-}
-
-static size_t index_of_deadly(int number)
-{
-    size_t i = 0;
-    while (deadly[i] != number)
-        i++;
-    return i;
-}
-
-/* Notes it, and lets it come again where it would have come without us. */
-static void on_deadly(int number, siginfo_t *info, void *context)
-{
-    bool is_fault = info->si_code > 0;
-    const struct sigaction *before = &pressure.before[index_of_deadly(number)];
-    bool is_handled = before->sa_handler != SIG_DFL && before->sa_handler != SIG_IGN;
-    crashed(number, is_fault ? (uintptr_t)info->si_addr : 0, is_handled, context);
-    __sigaction(number, before, NULL);
-    if (!is_fault) /* a fault repeats itself */
-        fh_os_signal_self(number, info);
-}
-
-static void watch_deadly_signals(void)
-{
-    struct sigaction action = {.sa_sigaction = on_deadly, .sa_flags = SA_SIGINFO | SA_ONSTACK};
-    if (pressure.table == NULL || __sigaction == NULL ||
-        atomic_exchange_explicit(&pressure.is_watching, true, memory_order_relaxed))
-        return;
-    for (size_t i = 0; i < DEADLY; i++)
-        __sigaction(deadly[i], &action, &pressure.before[i]);
-}
-
 /* ---- A failure ----------------------------------------------------------------------------------------------- */
 
 static const char *function_of(unsigned how)
@@ -215,29 +166,36 @@ static const char *function_of(unsigned how)
     }
 }
 
-/* "f < g < main", as many as fit. */
+/* "f < g < libx.so+0x1234 < main", as many as fit. */
 static void describe_stack(char *text, size_t size, const struct walked *stack)
 {
-    char name[256];
+    char frame[256];
     size_t len = 0;
     *text = 0;
     for (size_t i = 0; i < stack->len && i < TOLD_FRAMES; i++) {
-        const char *shown = name;
-        if (!fh_stack_function(name, sizeof name, stack->frames[i])) {
-            fh_stack_describe(name, sizeof name, i, stack->frames[i]);
-            shown = strchr(name, ' ') + 1;
-        }
-        if (len + strlen(shown) + sizeof " < " > size)
+        struct fh_stack_place place;
+        fh_stack_locate(stack->frames[i], &place);
+        const char *slash = place.module != NULL ? strrchr(place.module, '/') : NULL;
+        if (place.function[0] != 0)
+            fh_format(frame, sizeof frame, "%s", place.function);
+        else
+            fh_format(frame, sizeof frame, "%s+0x%llx",
+                      slash != NULL          ? slash + 1
+                      : place.module != NULL ? place.module
+                                             : "??",
+                      (unsigned long long)(place.module != NULL ? place.offset : place.address));
+        if (len + strlen(frame) + sizeof " < " > size)
             return;
-        len += fh_format(text + len, size - len, "%s%s", i > 0 ? " < " : "", shown);
+        len += fh_format(text + len, size - len, "%s%s", i > 0 ? " < " : "", frame);
     }
 }
 
-static void tell(const struct fh_pressure_failure *failure, const struct walked *stack)
+static void tell(const char *before, const struct fh_pressure_failure *failure,
+                 const struct walked *stack)
 {
-    char text[800];
+    char text[700];
     describe_stack(text, sizeof text, stack);
-    fh_message("failed %s of %zu bytes, allocation %llu, site=0x%016llx: %s", failure->function,
+    fh_message("%s%s of %zu bytes, allocation %llu, site=0x%016llx: %s", before, failure->function,
                failure->size, (unsigned long long)failure->number,
                (unsigned long long)fh_site_name(stack->frames, stack->len), text);
 }
@@ -270,6 +228,71 @@ bool fh_pressure_last(struct fh_pressure_failure *last)
     return number != 0;
 }
 
+void fh_pressure_tell_last(void)
+{
+    struct fh_pressure_failure last;
+    struct walked stack;
+    /* Relaxed: of two reports at once either may tell it. */
+    if (!fh_pressure_last(&last) || atomic_exchange_explicit(&pressure.last_told, last.number,
+                                                             memory_order_relaxed) == last.number)
+        return;
+    stack.len = fh_stack_frames(last.stack, stack.frames, FH_ARRAY_LEN(stack.frames));
+    tell("before this, memory was made to fail, last in ", &last, &stack);
+}
+
+/* ---- Deadly signals --------------------------------------------------------------------------------------- */
+
+/* The C library's, under the name that the entry points do not take: handlers here are nobody's but ours. */
+extern int __sigaction(int number, const struct sigaction *action, struct sigaction *old)
+    __attribute__((weak));
+
+static void note_crash(int signal, uintptr_t address, bool is_handled, const void *ucontext)
+{
+    uintptr_t frames[FH_TABLE_FRAMES];
+    if (pressure.table == NULL)
+        return;
+    size_t n = fh_stack_capture_from(NULL, ucontext, frames, FH_ARRAY_LEN(frames), 0);
+    fh_site_table_crashed(pressure.table, signal, address, is_handled, frames, n);
+}
+
+static void on_deadly(int number, siginfo_t *info, void *context);
+
+/* Whether the program itself has a handler: asked as the program would ask, not the kernel, which may have one of ours. */
+static bool has_handler(int number)
+{
+    struct sigaction action;
+    return sigaction(number, NULL, &action) == 0 && action.sa_handler != SIG_DFL &&
+           action.sa_handler != SIG_IGN && action.sa_sigaction != on_deadly;
+}
+
+/* Notes it, and lets it come again where it would have come without us. */
+static void on_deadly(int number, siginfo_t *info, void *context)
+{
+    int saved = errno;
+    bool is_fault = info->si_code > 0, is_handled = has_handler(number);
+    note_crash(number, is_fault ? (uintptr_t)info->si_addr : 0, is_handled, context);
+    if (!is_handled)
+        fh_pressure_tell_last();
+    for (size_t i = 0; i < DEADLY; i++)
+        if (deadly[i] == number)
+            __sigaction(number, &pressure.before[i], NULL);
+    if (!is_fault) /* a fault repeats itself */
+        fh_os_signal_self(number, info);
+    errno = saved;
+}
+
+static void watch_deadly_signals(void)
+{
+    struct sigaction action = {.sa_sigaction = on_deadly, .sa_flags = SA_SIGINFO | SA_ONSTACK};
+    if (__sigaction == NULL ||
+        atomic_exchange_explicit(&pressure.is_watching, true, memory_order_relaxed))
+        return;
+    for (size_t i = 0; i < DEADLY; i++)
+        __sigaction(deadly[i], &action, &pressure.before[i]);
+}
+
+/* ---- Making one ---------------------------------------------------------------------------------------------- */
+
 static void make(uint64_t number, size_t size, const char *function, struct walked *stack,
                  const struct fh_call *call)
 {
@@ -284,7 +307,7 @@ static void make(uint64_t number, size_t size, const char *function, struct walk
     keep(&failure, stack);
     watch_deadly_signals();
     if (pressure.is_telling)
-        tell(&failure, stack);
+        tell("failed ", &failure, stack);
 }
 
 static bool fails(size_t size, const char *function, struct walked *stack,

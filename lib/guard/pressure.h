@@ -38,8 +38,9 @@ struct fh_pressure_failure {
 };
 bool fh_pressure_last(struct fh_pressure_failure *last);
 
-/* A process is about to be ended by a signal: told to the sweep. Lock-free. */
-void fh_pressure_crashed(int signal, uintptr_t address, const void *ucontext);
+/* Tells that failure, once, in a report of whatever came after it; nothing when none was made since it was last told.
+ * Lock-free. */
+void fh_pressure_tell_last(void);
 
 /* Of guard.c: requested bytes of live blocks; and a visit of every one of them, which ends when visit returns non-zero. */
 size_t fh_guard_live(void);

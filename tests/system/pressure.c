@@ -10,6 +10,7 @@
  *     pressure reuse SIZE    the same, all freed, and again: both counts
  *     pressure grow A B      a block of A bytes made B bytes large: whether that went well
  *     pressure storm N       N requests that are too large for any limit
+ *     pressure fall          writes to each of ten blocks, whatever it got
  *     pressure sites         blocks from twelve call sites, then one too many
  */
 #include <errno.h>
@@ -120,6 +121,14 @@ APART static void row(unsigned count)
         if (blocks[i] == NULL)
             printf("%u ", i + 1);
     putchar('\n');
+}
+
+APART static void fall(void)
+{
+    for (volatile int i = 0; i < 10; i++) {
+        volatile char *block = malloc(100);
+        block[0] = 1;
+    }
 }
 
 static void *thread(void *seed)
@@ -244,6 +253,8 @@ int main(int argc, char **argv)
         map_file();
     } else if (strcmp(what, "row") == 0) {
         row((unsigned)first);
+    } else if (strcmp(what, "fall") == 0) {
+        fall();
     } else if (strcmp(what, "threads") == 0) {
         threads();
     } else if (strcmp(what, "fork") == 0) {
