@@ -260,6 +260,14 @@ static bool check_files(const struct request *request)
     return true;
 }
 
+/* Debug mode's checked wrappers, which stand before malloc; as in other runs, it works without them. */
+static bool preload_checks(const struct request *request)
+{
+    char library[PATH_MAX];
+    return strcmp(request->sweep.mode, "debug") != 0 ||
+           !library_find("libfreehold-debug", library, sizeof(library)) || library_preload(library);
+}
+
 static void name_state_file(struct request *request)
 {
     const char *path = request->sweep.program[0];
@@ -412,7 +420,7 @@ int cli_sweep(int argc, char **argv)
     request.sweep.path = program.path;
     request.sweep.jobs = request.sweep.jobs != 0 ? request.sweep.jobs : processors();
     name_state_file(&request);
-    if (!check_files(&request) || !library_preload(library)) {
+    if (!check_files(&request) || !library_preload(library) || !preload_checks(&request)) {
         return CLI_OWN_TROUBLE;
     }
     return sweep_program(&request);

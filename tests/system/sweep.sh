@@ -111,6 +111,16 @@ wait $sweep || status=$?
 holds "an interrupted sweep to end by that, not: $(status_in_words $status)" test $status -eq 130
 rm -f planted.sweep
 
+# ---- what is documented ----
+
+"$freehold" run --fail sweep --help | grep -oE -- '^  --[a-z-]+' | tr -d ' ' | sort >options
+sed -n '/^.SH "FAILING EVERY/,/^.SH NOTES/p' "$SOURCE_DIR/docs/man/freehold-run.1" | sed 's/\\-/-/g' |
+    sed -nE 's/^\.BI? (--[a-z-]+).*/\1/p' | sort >in-man
+equal "the man page to have the sweep's options" <(grep -vx -- --help options) in-man
+bash -c 'source "$1"; COMP_WORDS=(freehold run --fail sweep --); COMP_CWORD=4; _freehold; printf "%s\n" "${COMPREPLY[@]}"' - \
+    "$SOURCE_DIR/cli/completion/freehold.bash" | sort >completed
+equal "the completion to offer them" options completed
+
 # ---- bad input ----
 
 sweeps "a program that is not there to be told" 127 -- ./nowhere
