@@ -88,6 +88,10 @@ holds "it to say how much was asked for" \
 holds "and who has the memory, the biggest ten first" test \
     "$(grep -oE '#0 .* in site_[0-9]+' "$work/errors" | sed 's/.* //' | tr '\n' ' ')" = "$(printf 'site_%d ' 12 11 10 9 8 7 6 5 4 3)"
 holds "with bytes and blocks" grep -q '^ *12000 bytes in 12 blocks' "$work/errors"
+for mode in hardened debug; do
+    gives "the report to come in mode $mode" mode=$mode,limit=1M refused "$pressure" sites
+    holds "with all blocks of mode $mode, of whichever kind" grep -q 'the biggest sites of 78000 bytes in 78 live blocks' "$work/errors"
+done
 status=0
 { (ulimit -c 0; FREEHOLD=limit=1M,oom=abort exec timeout 30 "${under[@]}" "$pressure" sites >"$work/out" 2>&1); } 2>/dev/null || status=$?
 holds "oom=abort to end the program, not: $(status_in_words $status)" test $status -eq 134
