@@ -1,26 +1,28 @@
 /*
  * Allocations that fail on purpose.
  *
- * Each allocation of the process gets a number (one atomic counter over all threads) and is judged by the rules of the setting fail
- * (fail_spec.c). A rule about call stacks makes the stack be walked; what a frame means to the rules is remembered for each
- * return address, because a name is found in microseconds to milliseconds and asked for again at once:
+ * Each allocation of the process gets a number (one atomic counter over all threads) and is judged
+ * by the rules of the setting fail (fail_spec.c). A rule about call stacks makes the stack be
+ * walked; what a frame means to the rules is remembered for each return address, because a name is
+ * found in microseconds to milliseconds and asked for again at once:
  *
  *   frames  which of the function rules its name matches
- *   begins  the low 16 bits of a stack's name as they follow from its innermost frame; only where they are those of a
- *           rule is the stack walked at all
+ *   begins  the low 16 bits of a stack's name as they follow from its innermost frame; only where
+ *           they are those of a rule is the stack walked at all
  *
- * Both are direct-mapped tables of words that hold the address and the answer: a reader sees a whole entry or another one, never
- * half of one, and may be a signal handler. An address is taken for the same function as long as the process lives;
- * a library that is loaded in place of one that was closed may be misjudged.
+ * Both are direct-mapped tables of words that hold the address and the answer: a reader sees a
+ * whole entry or another one, never half of one, and may be a signal handler. An address is taken
+ * for the same function as long as the process lives; a library that is loaded in place of one that
+ * was closed may be misjudged.
  *
  * A fork's child counts on from its parent; a new program begins at 1.
  *
- * What a sweep needs to hear goes into its table (site_table.c): in the first run each allocation's site, in the others that a
- * failure was made, and where a signal ended the process.
+ * What a sweep needs to hear goes into its table (site_table.c): in the first run each allocation's
+ * site, in the others that a failure was made, and where a signal ended the process.
  *
- * When the first failure is made, handlers of the deadly signals are put in front of those that are there: they say which failure
- * came last, note the stack in the table, and hand the signal on. A program that installs its own after that keeps
- * them out.
+ * When the first failure is made, handlers of the deadly signals are put in front of those that are
+ * there: they say which failure came last, note the stack in the table, and hand the signal on. A
+ * program that installs its own after that keeps them out.
  */
 #include "guard/pressure.h"
 
@@ -68,14 +70,15 @@ static _Atomic uint64_t *remembered(_Atomic uint64_t *seen, uintptr_t frame)
     return &seen[frame * 0x9e3779b97f4a7c15u >> 52 & (REMEMBERED - 1)];
 }
 
-/* ---- Stacks ------------------------------------------------------------------------------------------ */
+/* ---- Stacks ---------------------------------------------------------------------------------- */
 
 struct walked {
     uintptr_t frames[FH_TABLE_FRAMES];
     size_t len; /* 0: not yet */
 };
 
-/* Whether a frame belongs to the heap itself. In a static program, all of which is one module, none can be told. */
+/* Whether a frame belongs to the heap itself. In a static program, all of which is one module, none
+ * can be told. */
 static bool is_own(uintptr_t frame)
 {
     const void *entry = fh_root.entry.code;
@@ -98,7 +101,7 @@ static void walk(struct walked *stack, const struct fh_call *call)
     memmove(stack->frames, stack->frames + own, stack->len * sizeof stack->frames[0]);
 }
 
-/* ---- What the rules ask for ---------------------------------------------------------------------------- */
+/* ---- What the rules ask for ------------------------------------------------------------------ */
 
 static unsigned functions_of_frame(uintptr_t frame)
 {
@@ -138,7 +141,8 @@ static uint16_t begin_of(uintptr_t frame)
     return begin;
 }
 
-/* Whether the stack above may be one of the rules'. A frame of our own tells nothing about the program's. */
+/* Whether the stack above may be one of the rules'. A frame of our own tells nothing about the
+ * program's. */
 static bool may_be_site(uintptr_t frame)
 {
     uint16_t begin = begin_of(frame);
@@ -149,7 +153,7 @@ static bool may_be_site(uintptr_t frame)
     return is_own(frame);
 }
 
-/* ---- A failure ----------------------------------------------------------------------------------------------- */
+/* ---- A failure ------------------------------------------------------------------------------- */
 
 static const char *function_of(unsigned how)
 {
@@ -240,9 +244,10 @@ void fh_pressure_tell_last(void)
     tell("before this, memory was made to fail, last in ", &last, &stack);
 }
 
-/* ---- Deadly signals --------------------------------------------------------------------------------------- */
+/* ---- Deadly signals -------------------------------------------------------------------------- */
 
-/* The C library's, under the name that the entry points do not take: handlers here are nobody's but ours. */
+/* The C library's, under the name that the entry points do not take: handlers here are nobody's but
+ * ours. */
 extern int __sigaction(int number, const struct sigaction *action, struct sigaction *old)
     __attribute__((weak));
 
@@ -257,7 +262,8 @@ static void note_crash(int signal, uintptr_t address, bool is_handled, const voi
 
 static void on_deadly(int number, siginfo_t *info, void *context);
 
-/* Whether the program itself has a handler: asked as the program would ask, not the kernel, which may have one of ours. */
+/* Whether the program itself has a handler: asked as the program would ask, not the kernel, which
+ * may have one of ours. */
 static bool has_handler(int number)
 {
     struct sigaction action;
@@ -291,7 +297,7 @@ static void watch_deadly_signals(void)
         __sigaction(deadly[i], &action, &pressure.before[i]);
 }
 
-/* ---- Making one ---------------------------------------------------------------------------------------------- */
+/* ---- Making one ------------------------------------------------------------------------------ */
 
 static void make(uint64_t number, size_t size, const char *function, struct walked *stack,
                  const struct fh_call *call)
@@ -358,7 +364,7 @@ bool fh_pressure_refuses_mapping(size_t size, const struct fh_call *call)
     return fh_guard_settings.is_failing && fails(size, "mmap", &stack, call);
 }
 
-/* ---- Settings --------------------------------------------------------------------------------------------------- */
+/* ---- Settings -------------------------------------------------------------------------------- */
 
 static int set_fail(const char *value)
 {

@@ -1,12 +1,13 @@
 /*
- * Asks for memory in every way there is, and says what it got. The script (pressure.sh) makes requests fail.
+ * Asks for memory in every way there is, and says what it got. The script (pressure.sh) makes
+ * requests fail.
  *
  *     pressure family        each function once, from a function try_NAME
  *     pressure row N         N blocks of 100 bytes; the numbers of those that failed
  *     pressure threads       four threads that allocate and free, and check what they get
  *     pressure fork          three blocks before a fork, three in the child: "f" failed, "-" not
  *     pressure shrink        a block made smaller and smaller
- *     pressure fill SIZE N   blocks of SIZE bytes, N at most, until one is refused; how many there were
+ *     pressure fill SIZE N   blocks of SIZE bytes, N at most, until one is refused; how many
  *     pressure reuse SIZE    the same, all freed, and again: both counts
  *     pressure grow A B      a block of A bytes made B bytes large: whether that went well
  *     pressure storm N       N requests that are too large for any limit
