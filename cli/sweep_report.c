@@ -390,6 +390,7 @@ static struct json_object *sweep_as_json(const struct sweep *sweep, struct symbo
         json_object_array_add(command, json_object_new_string(*word));
     }
     put(all, "freehold", FORMAT);
+    put_text(all, "kind", "sweep");
     put_text(all, "version", FREEHOLD_VERSION);
     json_object_object_add(all, "command", command);
     put_text(all, "mode", sweep->options.mode);
