@@ -26,8 +26,10 @@
  */
 #include "guard/pressure.h"
 
+#include "base/lock.h"
 #include "base/message.h"
 #include "guard/fail_spec.h"
+#include "guard/report_stack.h"
 #include "guard/site_table.h"
 #include "heap/heap.h"
 #include "os/sys.h"
@@ -42,6 +44,7 @@ enum {
     VALUE_BYTES = 512,
     TOLD_FRAMES = 12, /* of a failure, in one line */
     DEADLY = 6,
+    STACK_BYTES = 16 << 10, /* twice what noting a crash takes */
 };
 
 static const int deadly[DEADLY] = {SIGSEGV, SIGBUS, SIGABRT, SIGFPE, SIGILL, SIGTRAP};
@@ -251,13 +254,36 @@ void fh_pressure_tell_last(void)
 extern int __sigaction(int number, const struct sigaction *action, struct sigaction *old)
     __attribute__((weak));
 
-static void note_crash(int signal, uintptr_t address, bool is_handled, const void *ucontext)
+struct crash {
+    int signal;
+    bool is_handled;
+    uintptr_t address;
+    const void *ucontext;
+};
+
+static void note_crash(void *arg)
 {
+    const struct crash *crash = arg;
     uintptr_t frames[FH_TABLE_FRAMES];
-    if (pressure.table == NULL)
+    if (pressure.table != NULL) {
+        size_t n = fh_stack_capture_from(NULL, crash->ucontext, frames, FH_ARRAY_LEN(frames), 0);
+        fh_site_table_crashed(pressure.table, crash->signal, crash->address, crash->is_handled,
+                              frames, n);
+    }
+    if (!crash->is_handled)
+        fh_pressure_tell_last();
+}
+
+/* A handler's stack may be as small as 2 KiB, most of it the signal's frame: what is noted is noted
+ * on another. One at a time; of two threads that die at once, one is enough. */
+static void note_on_own_stack(struct crash *crash)
+{
+    static _Alignas(16) char stack[STACK_BYTES];
+    static struct fh_lock lock = FH_LOCK_INIT;
+    if (!fh_lock_try(&lock))
         return;
-    size_t n = fh_stack_capture_from(NULL, ucontext, frames, FH_ARRAY_LEN(frames), 0);
-    fh_site_table_crashed(pressure.table, signal, address, is_handled, frames, n);
+    fh_call_on_stack((uintptr_t)stack + sizeof stack, note_crash, crash);
+    fh_lock_release(&lock);
 }
 
 static void on_deadly(int number, siginfo_t *info, void *context);
@@ -275,10 +301,14 @@ static bool has_handler(int number)
 static void on_deadly(int number, siginfo_t *info, void *context)
 {
     int saved = errno;
-    bool is_fault = info->si_code > 0, is_handled = has_handler(number);
-    note_crash(number, is_fault ? (uintptr_t)info->si_addr : 0, is_handled, context);
-    if (!is_handled)
-        fh_pressure_tell_last();
+    bool is_fault = info->si_code > 0;
+    struct crash crash = {
+        .signal = number,
+        .is_handled = has_handler(number),
+        .address = is_fault ? (uintptr_t)info->si_addr : 0,
+        .ucontext = context,
+    };
+    note_on_own_stack(&crash);
     for (size_t i = 0; i < DEADLY; i++)
         if (deadly[i] == number)
             __sigaction(number, &pressure.before[i], NULL);
