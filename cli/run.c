@@ -13,6 +13,7 @@
  * inherit both variables and are followed.
  */
 #include "cli.h"
+#include "guard/fail_spec.h"
 #include "library.h"
 #include "options.h"
 #include "output.h"
@@ -45,7 +46,9 @@ enum {
     OPTION_MODE,
     OPTION_GUARD,
     OPTION_LIMIT,
+    OPTION_OOM,
     OPTION_FAIL,
+    OPTION_FAIL_LOG,
     OPTION_SUPPRESS,
     OPTION_QUARANTINE,
     OPTION_UAF,
@@ -82,12 +85,15 @@ static const struct cli_option options[] = {
      OPTION_UAF},
     {"quarantine", "SIZE", "let up to SIZE bytes of freed memory wait for their reuse",
      OPTION_QUARANTINE},
-    {"limit", "SIZE", "let the heap refuse memory beyond SIZE bytes", OPTION_LIMIT},
+    {"limit", "SIZE", "let the heap refuse memory beyond SIZE bytes, and tell who has it",
+     OPTION_LIMIT},
+    {"oom", "ACTION", "at an allocation beyond the limit: warn (default) or abort", OPTION_OOM},
     {"fail", "SPEC",
      "fail allocations on purpose: nth=N the Nth, rate=P each with probability P,\nsite=F those of "
      "function F, after=SIZE all beyond SIZE bytes; sweep lets each\nplace fail once, in a run of "
      "its own (freehold run --fail sweep --help)",
      OPTION_FAIL},
+    {"fail-log", NULL, "tell each failure that is made on purpose", OPTION_FAIL_LOG},
     {"suppress", "FILE", "leave out the errors that FILE names", OPTION_SUPPRESS},
     {"report", "FILE", "write each error to FILE, too, as one JSON object a line", OPTION_REPORT},
 };
@@ -157,14 +163,41 @@ static bool add_guard(struct settings *settings, const char *value)
         "block), or off");
 }
 
-/* What stands behind the name is checked by who makes the failures. */
+/* The first of the conditions whose name is none: what it was meant to be; NULL when all names are right. */
+static const char *meant_condition(const char *value)
+{
+    static const char *const names[] = {"nth", "rate", "site", "after", "seed", "persist", "sweep"};
+    while (*value != '\0') {
+        char name[32];
+        bool is_known = false;
+        snprintf(name, sizeof(name), "%.*s", (int)strcspn(value, "=+"), value);
+        for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+            is_known = is_known || strcmp(name, names[i]) == 0;
+        }
+        if (!is_known) {
+            return cli_nearest(name, names, sizeof(names) / sizeof(names[0]));
+        }
+        value += strcspn(value, "+");
+        value += *value == '+';
+    }
+    return NULL;
+}
+
 static bool add_fail(struct settings *settings, const char *value)
 {
+    struct fh_fail_spec spec;
     if (strchr(value, ',') != NULL) {
-        cli_complain("--fail takes one condition, and '%s' holds a comma", value);
+        cli_complain("--fail takes conditions joined by +, and '%s' holds a comma", value);
         return false;
     }
-    return settings_add(settings, "fail", value);
+    if (fh_fail_parse(value, &spec) == 0) {
+        return settings_add(settings, "fail", value);
+    }
+    const char *meant = meant_condition(value);
+    cli_complain("--fail takes nth=N, rate=P, site=FUNCTION, after=SIZE or sweep, not '%s'%s%s%s",
+                 value, meant != NULL ? "; did you mean '" : "", meant != NULL ? meant : "",
+                 meant != NULL ? "'?" : "");
+    return false;
 }
 
 static bool take_option(struct request *request, int id, const char *value)
@@ -173,6 +206,7 @@ static bool take_option(struct request *request, int id, const char *value)
     static const char *const foreign[] = {"abort", "warn", "ignore", "forward"};
     static const char *const huge[] = {"auto", "always", "never"};
     static const char *const uaf[] = {"quarantine", "sweep"};
+    static const char *const oom[] = {"warn", "abort"};
     struct settings *settings = &request->settings;
     switch (id) {
     case OPTION_STATS:
@@ -197,8 +231,12 @@ static bool take_option(struct request *request, int id, const char *value)
     case OPTION_LIMIT:
         return settings_add_size(settings, "limit", "limit", value, 1,
                                  "a number of bytes, such as 64K or 8M");
+    case OPTION_OOM:
+        return settings_add_choice(settings, "oom", "oom", value, oom, 2);
     case OPTION_FAIL:
         return add_fail(settings, value);
+    case OPTION_FAIL_LOG:
+        return settings_add(settings, "fail_log", "on");
     case OPTION_QUARANTINE:
         return settings_add_size(settings, "quarantine", "quarantine", value, 0,
                                  "a number of bytes, such as 64K or 8M");

@@ -1,13 +1,14 @@
 /*
  * freehold run --fail sweep: every allocation of a program fails once.
  *
- * First the program runs as it is, and each call stack from which it allocates is written down. Then it runs once for each of
- * them, with that allocation failing, and the rest of the run is watched: what ends by itself has handled the
- * failure; what crashes, reports a memory error or does not end is a finding. The names of stacks are the same in every run
+ * First the program runs as it is, and each call stack from which it allocates is written down.
+ * Then it runs once for each of them, with that allocation failing, and the rest of the run is
+ * watched: what ends by itself has handled the failure; what crashes, reports a memory error or
+ * does not end is a finding. The names of stacks are the same in every run
  * (lib/guard/site_table.h), so each finding can be repeated by one command.
  *
- * The state file makes a sweep of an hour survive its own end. Without --resume an old one is in the way, and not
- * overwritten: there is an hour's work in it.
+ * The state file makes a sweep of an hour survive its own end. Without --resume an old one is in
+ * the way, and not overwritten: there is an hour's work in it.
  */
 #include "sweep.h"
 
@@ -94,7 +95,7 @@ static int print_help(void)
     return cli_finish_output(CLI_OK, CLI_OWN_TROUBLE);
 }
 
-/* ---- The command line ---- */
+/* ---- The command line ------------------------------------------------------------------------ */
 
 /* The argument that names no option and is none's value, or argc: where the program begins. */
 static int first_operand(int argc, char **argv, int *fail)
@@ -105,7 +106,8 @@ static int first_operand(int argc, char **argv, int *fail)
             (strcmp(argv[i], "--fail") == 0 && i + 1 < argc && strcmp(argv[i + 1], "sweep") == 0)) {
             *fail = i;
         }
-        /* A word behind an option that could be its value is taken for it: the programs of this world are not called "sweep". */
+        /* A word behind an option that could be its value is taken for it: the programs of this
+         * world are not called "sweep". */
         if (strchr(argv[i], '=') == NULL && i + 1 < argc && argv[i + 1][0] != '-') {
             i++;
         }
@@ -234,7 +236,7 @@ static int read_request(struct request *request, int argc, char **argv)
     return -1;
 }
 
-/* ---- The files ---- */
+/* ---- The files ------------------------------------------------------------------------------- */
 
 static bool check_files(const struct request *request)
 {
@@ -260,6 +262,15 @@ static bool check_files(const struct request *request)
     return true;
 }
 
+/* Debug mode's checked wrappers, which stand before malloc; as in other runs, it works without
+ * them. */
+static bool preload_checks(const struct request *request)
+{
+    char library[PATH_MAX];
+    return strcmp(request->sweep.mode, "debug") != 0 ||
+           !library_find("libfreehold-debug", library, sizeof(library)) || library_preload(library);
+}
+
 static void name_state_file(struct request *request)
 {
     const char *path = request->sweep.program[0];
@@ -277,7 +288,7 @@ static unsigned processors(void)
     return sched_getaffinity(0, sizeof(set), &set) == 0 ? (unsigned)CPU_COUNT(&set) : 1;
 }
 
-/* ---- The sweep ---- */
+/* ---- The sweep ------------------------------------------------------------------------------- */
 
 void sweep_progress(const struct sweep *sweep, uint64_t elapsed_ns)
 {
@@ -313,7 +324,8 @@ static int by_first(const void *a, const void *b)
     return (one->name > other->name) - (one->name < other->name);
 }
 
-/* The plain run and what follows from it, or what an earlier sweep has left. 0, or the exit status. */
+/* The plain run and what follows from it, or what an earlier sweep has left. 0, or the exit
+ * status. */
 static int prepare(struct sweep *sweep, bool is_resumed)
 {
     if (is_resumed) {
@@ -412,7 +424,7 @@ int cli_sweep(int argc, char **argv)
     request.sweep.path = program.path;
     request.sweep.jobs = request.sweep.jobs != 0 ? request.sweep.jobs : processors();
     name_state_file(&request);
-    if (!check_files(&request) || !library_preload(library)) {
+    if (!check_files(&request) || !library_preload(library) || !preload_checks(&request)) {
         return CLI_OWN_TROUBLE;
     }
     return sweep_program(&request);

@@ -3,7 +3,7 @@
  *
  *   sweep.c         the command line, and the whole in its order
  *   sweep_run.c     one run of the program: started, watched, judged; many side by side
- *   sweep_state.c   what is known of the program and its runs, in a file, so that a killed sweep can go on
+ *   sweep_state.c   what is known of the program and its runs, and the file it is in
  *   sweep_report.c  findings with names, for people and as JSON
  */
 #ifndef FH_CLI_SWEEP_H
@@ -19,7 +19,8 @@
 
 enum { SWEEP_FRAMES = 64, SWEEP_KIND = 64, SWEEP_FUNCTION = 24 };
 
-/* Frames as the table has them: below SWEEP_MODULE_SHIFT the offset, above it the module's index + 1 in struct sweep. */
+/* Frames as the table has them: below SWEEP_MODULE_SHIFT the offset, above it the module's index +
+ * 1 in struct sweep. */
 enum { SWEEP_MODULE_SHIFT = 48 };
 
 struct sweep_stack {
@@ -89,9 +90,10 @@ struct sweep {
     int state_fd;
 };
 
-/* ---- sweep_run.c ---- */
+/* ---- sweep_run.c ----------------------------------------------------------------------------- */
 
-/* The run in which nothing fails: fills in what is known of the program. 0, or the exit status after a complaint. */
+/* The run in which nothing fails: fills in what is known of the program. 0, or the exit status
+ * after a complaint. */
 int sweep_record(struct sweep *sweep);
 /* All trials that wait. 0, or the signal that ended it early. */
 int sweep_try_all(struct sweep *sweep);
@@ -99,7 +101,7 @@ int sweep_try_all(struct sweep *sweep);
 void sweep_condition(const struct sweep *sweep, const struct sweep_trial *trial, char *text,
                      size_t size);
 
-/* ---- sweep_state.c ---- */
+/* ---- sweep_state.c --------------------------------------------------------------------------- */
 
 /* A new state file with what the plain run has told. False after a complaint. */
 bool sweep_state_begin(struct sweep *sweep);
@@ -109,25 +111,28 @@ bool sweep_state_resume(struct sweep *sweep);
 void sweep_state_add(struct sweep *sweep, const struct sweep_trial *trial);
 /* The sweep is complete: nothing is left to go on with. */
 void sweep_state_end(struct sweep *sweep);
-/* One trial for each site and each of its first allocations that --each asks for. False without memory. */
+/* One trial for each site and each of its first allocations that --each asks for. False without
+ * memory. */
 bool sweep_plan(struct sweep *sweep);
 /* Without memory the stack is empty. */
 void sweep_stack_set(struct sweep_stack *stack, const uint64_t *frames, size_t len);
 /* False without memory. */
 bool sweep_site_add(struct sweep *sweep, const struct sweep_site *site);
-/* The index of the module with that path (at most `size` bytes, terminated or not); SIZE_MAX without memory. */
+/* The index of the module with that path (at most `size` bytes, terminated or not); SIZE_MAX
+ * without memory. */
 size_t sweep_module(struct sweep *sweep, const char *path, size_t size);
-/* The program's arguments as a shell would be given them; owned by the caller; NULL without memory. */
+/* The program's arguments as a shell would be given them; owned by the caller; NULL without
+ * memory. */
 char *sweep_quoted(char **argv);
 
-/* ---- sweep.c ---- */
+/* ---- sweep.c --------------------------------------------------------------------------------- */
 
 /* Whether the arguments of `freehold run` ask for a sweep. */
 bool sweep_is_wanted(int argc, char **argv);
 /* A line on a terminal that is written over again: how far it is. */
 void sweep_progress(const struct sweep *sweep, uint64_t elapsed_ns);
 
-/* ---- sweep_report.c ---- */
+/* ---- sweep_report.c -------------------------------------------------------------------------- */
 
 /* On the standard output. The number of trials that found something. */
 size_t sweep_report(const struct sweep *sweep, struct term *term);

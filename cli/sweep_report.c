@@ -1,9 +1,10 @@
 /*
  * What a sweep has found, with names.
  *
- * Many sites lead to one mistake: a helper that does not check is called from everywhere. So findings of one kind that crash at the
- * same place are told as one, with the first of its sites in full and the others by what repeats them. The place is the innermost
- * frame that is the program's, and what it called of the C and C++ libraries, where nobody's mistake is looked for. JSON has
+ * Many sites lead to one mistake: a helper that does not check is called from everywhere. So
+ * findings of one kind that crash at the same place are told as one, with the first of its sites in
+ * full and the others by what repeats them. The place is the innermost frame that is the program's,
+ * and what it called of the C and C++ libraries, where nobody's mistake is looked for. JSON has
  * every finding whole, and the number of its group.
  */
 #include "sweep.h"
@@ -30,7 +31,7 @@ bool sweep_is_finding(const struct sweep_trial *trial)
     return trial->verdict == SWEEP_CRASH || trial->verdict == SWEEP_HANG;
 }
 
-/* ---- Groups ---- */
+/* ---- Groups ---------------------------------------------------------------------------------- */
 
 static const char *base_name(const char *path)
 {
@@ -72,7 +73,8 @@ static bool is_same(const struct sweep *sweep, const struct sweep_trial *one,
            memcmp(one->crash.frames, other->crash.frames, len * sizeof(uint64_t)) == 0;
 }
 
-/* For each trial the index of the first one of its group. Owned by the caller; NULL without memory. */
+/* For each trial the index of the first one of its group. Owned by the caller; NULL without
+ * memory. */
 static size_t *find_groups(const struct sweep *sweep)
 {
     size_t *groups = calloc(sweep->trial_count + 1, sizeof(*groups));
@@ -88,7 +90,7 @@ static size_t *find_groups(const struct sweep *sweep)
     return groups;
 }
 
-/* ---- Words ---- */
+/* ---- Words ----------------------------------------------------------------------------------- */
 
 static void describe(const struct sweep_trial *trial, char *text, size_t size)
 {
@@ -137,7 +139,7 @@ static struct symbols *open_symbols(const struct sweep *sweep)
     return symbols;
 }
 
-/* ---- For people ---- */
+/* ---- For people ------------------------------------------------------------------------------ */
 
 static void print_frame(FILE *out, size_t number, const struct symbols_frame *frame)
 {
@@ -276,7 +278,7 @@ size_t sweep_report(const struct sweep *sweep, struct term *term)
     return found;
 }
 
-/* ---- For programs ---- */
+/* ---- For programs ---------------------------------------------------------------------------- */
 
 static void put(struct json_object *object, const char *key, uint64_t value)
 {
@@ -388,6 +390,7 @@ static struct json_object *sweep_as_json(const struct sweep *sweep, struct symbo
         json_object_array_add(command, json_object_new_string(*word));
     }
     put(all, "freehold", FORMAT);
+    put_text(all, "kind", "sweep");
     put_text(all, "version", FREEHOLD_VERSION);
     json_object_object_add(all, "command", command);
     put_text(all, "mode", sweep->options.mode);

@@ -1,19 +1,21 @@
 /*
  * The runs of a sweep.
  *
- * A run is a process group of its own: what the program leaves behind is killed with it, when it has ended or its time is
- * up. It tells us through two memfds, which it opens by our /proc/PID/fd: the table of sites (guard/site_table.h) and the
- * log, to which the library's reports go. Both are read when the run is over, so a program can at worst tell nonsense, which is
- * checked for.
+ * A run is a process group of its own: what the program leaves behind is killed with it, when it
+ * has ended or its time is up. It tells us through two memfds, which it opens by our /proc/PID/fd:
+ * the table of sites (guard/site_table.h) and the log, to which the library's reports go. Both are
+ * read when the run is over, so a program can at worst tell nonsense, which is checked for.
  *
- * As many run side by side as there are processors. One loop starts them, waits for a signal (SIGCHLD, or one that ends the
- * sweep) or for the first whose time is up, and judges those that have ended. All signals that it waits for are blocked, so none is
- * lost between looking and waiting. If this process is killed, its runs are too (PR_SET_PDEATHSIG).
+ * As many run side by side as there are processors. One loop starts them, waits for a signal
+ * (SIGCHLD, or one that ends the sweep) or for the first whose time is up, and judges those that
+ * have ended. All signals that it waits for are blocked, so none is lost between looking and
+ * waiting. If this process is killed, its runs are too (PR_SET_PDEATHSIG).
  *
- * A run whose time is up gets SIGABRT first: the library's handler notes where it hangs. SIGKILL follows after GRACE_NS.
+ * A run whose time is up gets SIGABRT first: the library's handler notes where it hangs. SIGKILL
+ * follows after GRACE_NS.
  *
- * The verdict: a crash is a process of the run that a deadly signal ended, or a report of Freehold's; an exit status is the
- * program's own answer to the failure, whatever it is.
+ * The verdict: a crash is a process of the run that a deadly signal ended, or a report of
+ * Freehold's; an exit status is the program's own answer to the failure, whatever it is.
  */
 #include "sweep.h"
 
@@ -41,7 +43,7 @@ enum {
 };
 
 static const uint64_t least_timeout_ns = 10000000000U;
-static const uint64_t grace_ns = 300000000U;
+static const uint64_t grace_ns = 2000000000U;
 
 struct run {
     struct sweep_trial *trial; /* NULL: the plain run, or none */
@@ -60,7 +62,7 @@ static uint64_t now_ns(void)
     return (uint64_t)now.tv_sec * 1000000000U + (uint64_t)now.tv_nsec;
 }
 
-/* ---- The two files of a run ---- */
+/* ---- The two files of a run ------------------------------------------------------------------ */
 
 static void close_files(struct run *run)
 {
@@ -96,7 +98,7 @@ static bool open_files(struct run *run, bool is_recording)
     return false;
 }
 
-/* ---- Starting ---- */
+/* ---- Starting -------------------------------------------------------------------------------- */
 
 void sweep_condition(const struct sweep *sweep, const struct sweep_trial *trial, char *text,
                      size_t size)
@@ -181,7 +183,7 @@ static bool start(const struct sweep *sweep, struct run *run, struct sweep_trial
     return true;
 }
 
-/* ---- Judging ---- */
+/* ---- Judging --------------------------------------------------------------------------------- */
 
 /* The stack as the sweep keeps it, its modules numbered by the sweep. */
 static void take_stack(struct sweep *sweep, const struct fh_site_table *table,
@@ -267,7 +269,7 @@ static void judge(struct sweep *sweep, struct run *run, int wait_status)
     sweep_state_add(sweep, trial);
 }
 
-/* ---- Waiting ---- */
+/* ---- Waiting --------------------------------------------------------------------------------- */
 
 static void fill_with_awaited(sigset_t *set)
 {
@@ -278,7 +280,8 @@ static void fill_with_awaited(sigset_t *set)
     }
 }
 
-/* From now on the signals wait for us to ask. Who started us may have ignored SIGCHLD: then there would be no news. */
+/* From now on the signals wait for us to ask. Who started us may have ignored SIGCHLD: then there
+ * would be no news. */
 static void hold_awaited(void)
 {
     const struct sigaction by_default = {.sa_handler = SIG_DFL};
@@ -288,7 +291,8 @@ static void hold_awaited(void)
     sigaction(SIGCHLD, &by_default, NULL);
 }
 
-/* Until a signal comes or the first deadline; the number of the signal that asks us to end, else 0. */
+/* Until a signal comes or the first deadline; the number of the signal that asks us to end, else
+ * 0. */
 static int await(const struct run *runs, size_t count)
 {
     sigset_t set;
@@ -347,7 +351,7 @@ static void stop_all(struct run *runs, size_t count)
     }
 }
 
-/* ---- The plain run ---- */
+/* ---- The plain run --------------------------------------------------------------------------- */
 
 static bool take_sites(struct sweep *sweep, const struct fh_site_table *table)
 {
@@ -431,7 +435,7 @@ int sweep_record(struct sweep *sweep)
     return status;
 }
 
-/* ---- The others ---- */
+/* ---- The others ------------------------------------------------------------------------------ */
 
 static struct sweep_trial *next_waiting(struct sweep *sweep, size_t *next)
 {

@@ -4,18 +4,19 @@
  * The file is text, a line a fact, written from top to bottom as the facts become known:
  *
  *     freehold-sweep 1
- *     command WORDS                        which program this is about: these four must be the same for a resumption
+ *     command WORDS                        the first four lines: what a resumption must agree in
  *     file SIZE MTIME
  *     options MODE EACH ONCE ON INPUT
  *     plain STATUS NS ALLOCATIONS LOST     the run in which nothing failed
- *     module PATH                          they count from 1, in the order of the file; anywhere before their first use
+ *     module PATH                          count from 1; anywhere before their first use
  *     site NAME COUNT BYTES FIRST FUNCTION LEN FRAME…
  *     ready                                all sites are there
  *     done NAME NTH PERSISTENT VERDICT STATUS NS SIGNAL ADDRESS KIND LEN FRAME…
  *
- * Each line is one write to the end of the file, so that a sweep which is killed at any moment leaves at most its last line cut:
- * a line without its end is not read, and its trial is made again. In texts, control characters, spaces and % are written as %XX. The
- * file goes when the sweep is complete.
+ * Each line is one write to the end of the file, so that a sweep which is killed at any moment
+ * leaves at most its last line cut: a line without its end is not read, and its trial is made
+ * again. In texts, control characters, spaces and % are written as %XX. The file goes when the
+ * sweep is complete.
  */
 #include "sweep.h"
 
@@ -34,7 +35,7 @@ enum { LINE_BYTES = 4096 + 20 * SWEEP_FRAMES };
 
 static const char first_line[] = "freehold-sweep 1";
 
-/* ---- In memory ---- */
+/* ---- In memory ------------------------------------------------------------------------------- */
 
 void sweep_stack_set(struct sweep_stack *stack, const uint64_t *frames, size_t len)
 {
@@ -116,7 +117,7 @@ char *sweep_quoted(char **argv)
     return text;
 }
 
-/* ---- Lines ---- */
+/* ---- Lines ----------------------------------------------------------------------------------- */
 
 struct line {
     char text[LINE_BYTES];
@@ -165,7 +166,7 @@ static void put_line(struct sweep *sweep, struct line *line)
     }
 }
 
-/* ---- Writing ---- */
+/* ---- Writing --------------------------------------------------------------------------------- */
 
 /* What must be the same when a sweep is resumed. */
 static void add_identity(const struct sweep *sweep, struct line *line)
@@ -265,7 +266,7 @@ void sweep_state_end(struct sweep *sweep)
     unlink(sweep->options.state_file);
 }
 
-/* ---- Reading ---- */
+/* ---- Reading --------------------------------------------------------------------------------- */
 
 /* The words of a line, taken one by one; a word that is not there makes all that follow it fail. */
 struct words {
@@ -341,7 +342,8 @@ static bool read_site(struct sweep *sweep, struct words *words)
     return !words->is_short && sweep_site_add(sweep, &site);
 }
 
-/* Trials come back in about the order in which they were planned: the search goes on where the last one ended. */
+/* Trials come back in about the order in which they were planned: the search goes on where the last
+ * one ended. */
 static struct sweep_trial *find_trial(struct sweep *sweep, uint64_t name, uint64_t nth,
                                       bool is_persistent)
 {

@@ -13,7 +13,8 @@ _freehold() {
     for ((i = 2; i < COMP_CWORD; i++)); do
         case ${COMP_WORDS[i]} in
         -o | --output | --json | --log | --on-error | --on-foreign | --decay | --huge) ((i++)) ;;
-        --mode | --guard | --uaf | --quarantine | --limit | --fail | --suppress | --report) ((i++)) ;;
+        --mode | --guard | --uaf | --quarantine | --limit | --oom | --fail | --suppress | --report) ((i++)) ;;
+        --timeout | --jobs | --each | --persist | --stdin | --keep | --state) ((i++)) ;;
         --top | --malloc | --allocators | --rounds | --process | --html | --map) ((i++)) ;;
         --)
             ((i++))
@@ -32,7 +33,7 @@ _freehold() {
         return
     fi
     case $previous in
-    -o | --output | --json | --log | --html | --map | --suppress | --report)
+    -o | --output | --json | --log | --html | --map | --suppress | --report | --stdin | --keep | --state)
         mapfile -t COMPREPLY < <(compgen -f -- "$word")
         return
         ;;
@@ -48,7 +49,7 @@ _freehold() {
         mapfile -t COMPREPLY < <(compgen -W "libc freehold" -- "$word")
         return
         ;;
-    --rounds | --process | --top)
+    --rounds | --process | --top | --timeout | --jobs | --each)
         return
         ;;
     --on-error)
@@ -80,6 +81,14 @@ _freehold() {
         mapfile -t COMPREPLY < <(compgen -W "nth= rate= site= after= sweep" -- "$word")
         return
         ;;
+    --oom)
+        mapfile -t COMPREPLY < <(compgen -W "warn abort" -- "$word")
+        return
+        ;;
+    --persist)
+        mapfile -t COMPREPLY < <(compgen -W "yes no both" -- "$word")
+        return
+        ;;
     --quarantine | --limit)
         mapfile -t COMPREPLY < <(compgen -W "1M 16M 256M 1G" -- "$word")
         return
@@ -92,7 +101,11 @@ _freehold() {
     if [[ $word == -* ]]; then
         case ${COMP_WORDS[1]} in
         run)
-            mapfile -t COMPREPLY < <(compgen -W "--mode --guard --stats --json --log --on-error --on-foreign --decay --huge --uaf --quarantine --limit --fail --suppress --report --help" -- "$word")
+            if [[ " ${COMP_WORDS[*]:2:COMP_CWORD-2} " =~ \ --fail(=|\ )sweep\  ]]; then
+                mapfile -t COMPREPLY < <(compgen -W "--fail --mode --timeout --jobs --each --persist --stdin --keep --json --state --resume --help" -- "$word")
+                return
+            fi
+            mapfile -t COMPREPLY < <(compgen -W "--mode --guard --stats --json --log --on-error --on-foreign --decay --huge --uaf --quarantine --limit --oom --fail --fail-log --suppress --report --help" -- "$word")
             ;;
         record)
             mapfile -t COMPREPLY < <(compgen -W "--output --help" -- "$word")

@@ -1,15 +1,16 @@
 /*
  * Reading and deciding which allocations fail (fail_spec.h).
  *
- * A rate is decided from the seed and the allocation's number alone, so that a run of one thread repeats exactly, and
- * a run of several fails the same numbers, whichever thread comes to have them.
+ * A rate is decided from the seed and the allocation's number alone, so that a run of one thread
+ * repeats exactly, and a run of several fails the same numbers, whichever thread comes to have
+ * them.
  */
 #include "guard/fail_spec.h"
 
 #include <errno.h>
 #include <string.h>
 
-/* ---- words ---------------------------------------------------------------------------------------- */
+/* ---- words ----------------------------------------------------------------------------------- */
 
 /* The digits at *text, which is moved behind them; false without one, or beyond 64 bits. */
 static bool take_number(const char **text, uint64_t *number)
@@ -132,7 +133,7 @@ static bool parse_hex(const char *text, uint64_t *number)
     return digits != 0 && *number != 0;
 }
 
-/* ---- rules ----------------------------------------------------------------------------------------- */
+/* ---- rules ----------------------------------------------------------------------------------- */
 
 static bool parse_site(char *text, struct fh_fail_rule *rule)
 {
@@ -212,7 +213,7 @@ int fh_fail_parse(const char *text, struct fh_fail_spec *spec)
     return spec->count == 0 || (spec->has_seed && !spec->has_rates) ? -EINVAL : 0;
 }
 
-/* ---- decisions -------------------------------------------------------------------------------------- */
+/* ---- decisions ------------------------------------------------------------------------------- */
 
 /* SplitMix64 (Steele, Lea, Flood 2014): the n-th number of the stream that begins with the seed. */
 static uint64_t drawn(uint64_t seed, uint64_t n)
@@ -223,7 +224,8 @@ static uint64_t drawn(uint64_t seed, uint64_t n)
     return x ^ x >> 31;
 }
 
-/* One more that matches the rule: is it among those that fail? Relaxed: a count, nothing hangs on it. */
+/* One more that matches the rule: is it among those that fail? Relaxed: a count, nothing hangs on
+ * it. */
 static bool is_in_range(struct fh_fail_rule *rule)
 {
     uint64_t n = atomic_fetch_add_explicit(&rule->matched, 1, memory_order_relaxed) + 1;

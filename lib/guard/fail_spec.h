@@ -1,16 +1,17 @@
 /*
  * fail_spec.h: which allocations shall fail, as a user writes it, and as it is decided.
  *
- *     nth=N, nth=N..M, nth=N..    by number, from 1, over all threads of a process
- *     rate=P                      with probability P (0.01 or 1%), repeatable by seed=S
- *     site=NAME, site=NAME:N      all whose stack holds the function NAME (* and ? as in file names); the N-th
- *     site=0xHASH, site=0xHASH:N  all of that stack (site_table.h), as a sweep's command writes it; the N-th
- *     after=SIZE                  all once SIZE bytes were allocated
+ *     nth=N, nth=N..M, nth=N..  by number, from 1, over all threads of a process
+ *     rate=P                    with probability P (0.01 or 1%), repeatable by seed=S
+ *     site=NAME, site=NAME:N    all whose stack holds the function NAME (* and ? as in file names);
+ *                               the N-th
+ *     site=0xHASH, …:N          all of that stack (site_table.h), as a sweep's command writes it
+ *     after=SIZE                all once SIZE bytes were allocated
+ *     persist                   all that come after the first that failed
  *
- *     persist                     all that come after the first that failed
- *
- * Several may be joined by +: an allocation fails when any of them says so. A program that tries again, or in another way, meets a
- * memory that is full for good only with persist. Pure but for the counters, which are atomics.
+ * Several may be joined by +: an allocation fails when any of them says so. A program that tries
+ * again, or in another way, meets a memory that is full for good only with persist. Pure but for
+ * the counters, which are atomics.
  */
 #ifndef FH_GUARD_FAIL_SPEC_H
 #define FH_GUARD_FAIL_SPEC_H

@@ -835,6 +835,32 @@ bool fh_fence_find(const void *address, struct fh_guard_block *out)
     return true;
 }
 
+static int walk_chunk(const struct chunk *chunk,
+                      int (*visit)(void *context, const struct fh_guard_block *block),
+                      void *context)
+{
+    for (uint32_t i = 0; i < slots_in_chunk(chunk->class_index); i++) {
+        struct fh_guard_block block;
+        struct view view = view_of(id_of(chunk, i));
+        if (block_state(view.turn) != FH_BLOCK_LIVE)
+            continue;
+        describe(&view, &block);
+        int result = visit(context, &block);
+        if (result != 0)
+            return result;
+    }
+    return 0;
+}
+
+int fh_fence_walk(int (*visit)(void *context, const struct fh_guard_block *block), void *context)
+{
+    int result = 0;
+    for (uint32_t number = 0; number < CHUNKS_MAX && result == 0; number++)
+        if (has_slots(&fence.chunks[number]))
+            result = walk_chunk(&fence.chunks[number], visit, context);
+    return result;
+}
+
 /* What is asked of every pointer that a checked function is given: only the words of a record that
  * say where the block is. False for what takes more: guard pages, and slots that change just now. */
 static bool extent_inside(uintptr_t address, struct fh_extent *out)

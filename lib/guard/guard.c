@@ -430,7 +430,9 @@ size_t fh_guard_live(void)
 
 int fh_guard_walk(int (*visit)(void *context, const struct fh_guard_block *block), void *context)
 {
-    const int result = fh_slots_walk(visit, context, false);
+    int result = fh_fence_walk(visit, context);
+    if (result == 0)
+        result = fh_slots_walk(visit, context, false);
     return result != 0 ? result : fh_wides_walk(visit, context, false);
 }
 

@@ -109,6 +109,8 @@ void fh_fence_free(void *block, size_t size, size_t align, unsigned how, uint32_
                    const struct fh_call *call);
 bool fh_fence_owns(const void *address);                             /* lock-free */
 bool fh_fence_find(const void *address, struct fh_guard_block *out); /* lock-free */
+/* Visits every live one; stops when visit returns non-zero, and returns that. Lock-free. */
+int fh_fence_walk(int (*visit)(void *context, const struct fh_guard_block *block), void *context);
 bool fh_fence_extent(const void *address, struct fh_extent *out);    /* lock-free, some 5 ns */
 /* Whether the budget of the site allows one now; if so it is charged. NULL: a site that is not known. */
 bool fh_fence_wanted(struct fh_site *site);

@@ -1,14 +1,16 @@
 /*
  * A limit on live bytes (setting limit), and the report when the program wants more.
  *
- * What counts is what was requested and not yet freed, as guard.c accounts it thread by thread. Threads that allocate at the same
- * moment may each find room that only one of them has: then the limit is passed by what they ask for.
+ * What counts is what was requested and not yet freed, as guard.c accounts it thread by thread.
+ * Threads that allocate at the same moment may each find room that only one of them has: then the
+ * limit is passed by what they ask for.
  *
- * The report says who has the memory: the live blocks are walked once and added up by allocation stack in a table of fixed
- * size (open addressing; blocks whose stack finds no place are told as a sum), then the biggest are picked one after the
- * other. One report at a time, by a lock that is only tried: whoever finds it held is refused without a report, as all
- * are who come within a second of the last one, or after the tenth. So a program that meets its limit a million times goes on at its
- * own speed.
+ * The report says who has the memory: the live blocks are walked once and added up by allocation
+ * stack in a table of fixed size (open addressing; blocks whose stack finds no place are told as a
+ * sum), then the biggest are picked one after the other. One report at a time, by a lock that is
+ * only tried: whoever finds it held is refused without a report, as all are who come within a
+ * second of the last one, or after the tenth. So a program that meets its limit a million times
+ * goes on at its own speed.
  */
 #include "base/lock.h"
 #include "base/message.h"
@@ -49,7 +51,7 @@ bool fh_limit_is_passed(size_t size, size_t freed)
     return live > most || size > most - live;
 }
 
-/* ---- Who has it ---------------------------------------------------------------------------------------- */
+/* ---- Who has it ------------------------------------------------------------------------------ */
 
 static struct holder *holder_of(uint32_t stack)
 {
@@ -112,7 +114,7 @@ static void print_holders(void)
                        limit.unplaced.blocks);
 }
 
-/* ---- The report ------------------------------------------------------------------------------------------- */
+/* ---- The report ------------------------------------------------------------------------------ */
 
 static bool is_time_for_report(void)
 {

@@ -1,29 +1,35 @@
 /*
  * Allocations that fail on purpose.
  *
- * Each allocation of the process gets a number (one atomic counter over all threads) and is judged by the rules of the setting fail
- * (fail_spec.c). A rule about call stacks makes the stack be walked; what a frame means to the rules is remembered for each
- * return address, because a name is found in microseconds to milliseconds and asked for again at once:
+ * Each allocation of the process gets a number (one atomic counter over all threads) and is judged
+ * by the rules of the setting fail (fail_spec.c). A rule about call stacks makes the stack be
+ * walked; what a frame means to the rules is remembered for each return address, because a name is
+ * found in microseconds to milliseconds and asked for again at once:
  *
  *   frames  which of the function rules its name matches
- *   begins  the low 16 bits of a stack's name as they follow from its innermost frame; only where they are those of a
- *           rule is the stack walked at all
+ *   begins  the low 16 bits of a stack's name as they follow from its innermost frame; only where
+ *           they are those of a rule is the stack walked at all
  *
- * Both are direct-mapped tables of words that hold the address and the answer: a reader sees a whole entry or another one, never
- * half of one, and may be a signal handler. An address is taken for the same function as long as the process lives;
- * a library that is loaded in place of one that was closed may be misjudged.
+ * Both are direct-mapped tables of words that hold the address and the answer: a reader sees a
+ * whole entry or another one, never half of one, and may be a signal handler. An address is taken
+ * for the same function as long as the process lives; a library that is loaded in place of one that
+ * was closed may be misjudged.
  *
  * A fork's child counts on from its parent; a new program begins at 1.
  *
- * What a sweep needs to hear goes into its table (site_table.c): in the first run each allocation's site, in the others that a
- * failure was made, and where a signal ended the process. For that, handlers of the deadly signals are put in front of those
- * that are there when the first failure is made; they note the stack and hand the signal on. A program that installs its own
- * after that is not noted.
+ * What a sweep needs to hear goes into its table (site_table.c): in the first run each allocation's
+ * site, in the others that a failure was made, and where a signal ended the process.
+ *
+ * When the first failure is made, handlers of the deadly signals are put in front of those that are
+ * there: they say which failure came last, note the stack in the table, and hand the signal on. A
+ * program that installs its own after that keeps them out.
  */
 #include "guard/pressure.h"
 
+#include "base/lock.h"
 #include "base/message.h"
 #include "guard/fail_spec.h"
+#include "guard/report_stack.h"
 #include "guard/site_table.h"
 #include "heap/heap.h"
 #include "os/sys.h"
@@ -38,6 +44,7 @@ enum {
     VALUE_BYTES = 512,
     TOLD_FRAMES = 12, /* of a failure, in one line */
     DEADLY = 6,
+    STACK_BYTES = 16 << 10, /* twice what noting a crash takes */
 };
 
 static const int deadly[DEADLY] = {SIGSEGV, SIGBUS, SIGABRT, SIGFPE, SIGILL, SIGTRAP};
@@ -53,7 +60,8 @@ static struct {
     _Atomic size_t last_size;
     _Atomic uint32_t last_stack;
     _Atomic(const char *) last_function;
-    _Atomic bool is_watching; /* the handlers are in place */
+    _Atomic uint64_t last_told; /* the number of the last failure that a report has told */
+    _Atomic bool is_watching;   /* the handlers are in place */
     struct sigaction before[DEADLY];
 } pressure;
 
@@ -65,14 +73,15 @@ static _Atomic uint64_t *remembered(_Atomic uint64_t *seen, uintptr_t frame)
     return &seen[frame * 0x9e3779b97f4a7c15u >> 52 & (REMEMBERED - 1)];
 }
 
-/* ---- Stacks ------------------------------------------------------------------------------------------ */
+/* ---- Stacks ---------------------------------------------------------------------------------- */
 
 struct walked {
     uintptr_t frames[FH_TABLE_FRAMES];
     size_t len; /* 0: not yet */
 };
 
-/* Whether a frame belongs to the heap itself. In a static program, all of which is one module, none can be told. */
+/* Whether a frame belongs to the heap itself. In a static program, all of which is one module, none
+ * can be told. */
 static bool is_own(uintptr_t frame)
 {
     const void *entry = fh_root.entry.code;
@@ -95,7 +104,7 @@ static void walk(struct walked *stack, const struct fh_call *call)
     memmove(stack->frames, stack->frames + own, stack->len * sizeof stack->frames[0]);
 }
 
-/* ---- What the rules ask for ---------------------------------------------------------------------------- */
+/* ---- What the rules ask for ------------------------------------------------------------------ */
 
 static unsigned functions_of_frame(uintptr_t frame)
 {
@@ -135,7 +144,8 @@ static uint16_t begin_of(uintptr_t frame)
     return begin;
 }
 
-/* Whether the stack above may be one of the rules'. A frame of our own tells nothing about the program's. */
+/* Whether the stack above may be one of the rules'. A frame of our own tells nothing about the
+ * program's. */
 static bool may_be_site(uintptr_t frame)
 {
     uint16_t begin = begin_of(frame);
@@ -146,59 +156,7 @@ static bool may_be_site(uintptr_t frame)
     return is_own(frame);
 }
 
-/* ---- Deadly signals --------------------------------------------------------------------------------------- */
-
-/* The C library's, under the name that the entry points do not take: handlers here are nobody's but ours. */
-extern int __sigaction(int number, const struct sigaction *action, struct sigaction *old)
-    __attribute__((weak));
-
-static void crashed(int signal, uintptr_t address, bool is_handled, const void *ucontext)
-{
-    uintptr_t frames[FH_TABLE_FRAMES];
-    if (pressure.table == NULL)
-        return;
-    size_t n = ucontext != NULL
-                   ? fh_stack_capture_from(NULL, ucontext, frames, FH_ARRAY_LEN(frames), 0)
-                   : fh_stack_capture(NULL, frames, FH_ARRAY_LEN(frames), 0);
-    fh_site_table_crashed(pressure.table, signal, address, is_handled, frames, n);
-}
-
-void fh_pressure_crashed(int signal, uintptr_t address, const void *ucontext)
-{
-    crashed(signal, address, false, ucontext);
-}
-
-static size_t index_of_deadly(int number)
-{
-    size_t i = 0;
-    while (deadly[i] != number)
-        i++;
-    return i;
-}
-
-/* Notes it, and lets it come again where it would have come without us. */
-static void on_deadly(int number, siginfo_t *info, void *context)
-{
-    bool is_fault = info->si_code > 0;
-    const struct sigaction *before = &pressure.before[index_of_deadly(number)];
-    bool is_handled = before->sa_handler != SIG_DFL && before->sa_handler != SIG_IGN;
-    crashed(number, is_fault ? (uintptr_t)info->si_addr : 0, is_handled, context);
-    __sigaction(number, before, NULL);
-    if (!is_fault) /* a fault repeats itself */
-        fh_os_signal_self(number, info);
-}
-
-static void watch_deadly_signals(void)
-{
-    struct sigaction action = {.sa_sigaction = on_deadly, .sa_flags = SA_SIGINFO | SA_ONSTACK};
-    if (pressure.table == NULL || __sigaction == NULL ||
-        atomic_exchange_explicit(&pressure.is_watching, true, memory_order_relaxed))
-        return;
-    for (size_t i = 0; i < DEADLY; i++)
-        __sigaction(deadly[i], &action, &pressure.before[i]);
-}
-
-/* ---- A failure ----------------------------------------------------------------------------------------------- */
+/* ---- A failure ------------------------------------------------------------------------------- */
 
 static const char *function_of(unsigned how)
 {
@@ -215,29 +173,36 @@ static const char *function_of(unsigned how)
     }
 }
 
-/* "f < g < main", as many as fit. */
+/* "f < g < libx.so+0x1234 < main", as many as fit. */
 static void describe_stack(char *text, size_t size, const struct walked *stack)
 {
-    char name[256];
+    char frame[256];
     size_t len = 0;
     *text = 0;
     for (size_t i = 0; i < stack->len && i < TOLD_FRAMES; i++) {
-        const char *shown = name;
-        if (!fh_stack_function(name, sizeof name, stack->frames[i])) {
-            fh_stack_describe(name, sizeof name, i, stack->frames[i]);
-            shown = strchr(name, ' ') + 1;
-        }
-        if (len + strlen(shown) + sizeof " < " > size)
+        struct fh_stack_place place;
+        fh_stack_locate(stack->frames[i], &place);
+        const char *slash = place.module != NULL ? strrchr(place.module, '/') : NULL;
+        if (place.function[0] != 0)
+            fh_format(frame, sizeof frame, "%s", place.function);
+        else
+            fh_format(frame, sizeof frame, "%s+0x%llx",
+                      slash != NULL          ? slash + 1
+                      : place.module != NULL ? place.module
+                                             : "??",
+                      (unsigned long long)(place.module != NULL ? place.offset : place.address));
+        if (len + strlen(frame) + sizeof " < " > size)
             return;
-        len += fh_format(text + len, size - len, "%s%s", i > 0 ? " < " : "", shown);
+        len += fh_format(text + len, size - len, "%s%s", i > 0 ? " < " : "", frame);
     }
 }
 
-static void tell(const struct fh_pressure_failure *failure, const struct walked *stack)
+static void tell(const char *before, const struct fh_pressure_failure *failure,
+                 const struct walked *stack)
 {
-    char text[800];
+    char text[700];
     describe_stack(text, sizeof text, stack);
-    fh_message("failed %s of %zu bytes, allocation %llu, site=0x%016llx: %s", failure->function,
+    fh_message("%s%s of %zu bytes, allocation %llu, site=0x%016llx: %s", before, failure->function,
                failure->size, (unsigned long long)failure->number,
                (unsigned long long)fh_site_name(stack->frames, stack->len), text);
 }
@@ -270,6 +235,100 @@ bool fh_pressure_last(struct fh_pressure_failure *last)
     return number != 0;
 }
 
+void fh_pressure_tell_last(void)
+{
+    struct fh_pressure_failure last;
+    struct walked stack;
+    /* Relaxed: of two reports at once either may tell it. */
+    if (!fh_pressure_last(&last) || atomic_exchange_explicit(&pressure.last_told, last.number,
+                                                             memory_order_relaxed) == last.number)
+        return;
+    stack.len = fh_stack_frames(last.stack, stack.frames, FH_ARRAY_LEN(stack.frames));
+    tell("before this, memory was made to fail, last in ", &last, &stack);
+}
+
+/* ---- Deadly signals -------------------------------------------------------------------------- */
+
+/* The C library's, under the name that the entry points do not take: handlers here are nobody's but
+ * ours. */
+extern int __sigaction(int number, const struct sigaction *action, struct sigaction *old)
+    __attribute__((weak));
+
+struct crash {
+    int signal;
+    bool is_handled;
+    uintptr_t address;
+    const void *ucontext;
+};
+
+static void note_crash(void *arg)
+{
+    const struct crash *crash = arg;
+    uintptr_t frames[FH_TABLE_FRAMES];
+    if (pressure.table != NULL) {
+        size_t n = fh_stack_capture_from(NULL, crash->ucontext, frames, FH_ARRAY_LEN(frames), 0);
+        fh_site_table_crashed(pressure.table, crash->signal, crash->address, crash->is_handled,
+                              frames, n);
+    }
+    if (!crash->is_handled)
+        fh_pressure_tell_last();
+}
+
+/* A handler's stack may be as small as 2 KiB, most of it the signal's frame: what is noted is noted
+ * on another. One at a time; of two threads that die at once, one is enough. */
+static void note_on_own_stack(struct crash *crash)
+{
+    static _Alignas(16) char stack[STACK_BYTES];
+    static struct fh_lock lock = FH_LOCK_INIT;
+    if (!fh_lock_try(&lock))
+        return;
+    fh_call_on_stack((uintptr_t)stack + sizeof stack, note_crash, crash);
+    fh_lock_release(&lock);
+}
+
+static void on_deadly(int number, siginfo_t *info, void *context);
+
+/* Whether the program itself has a handler: asked as the program would ask, not the kernel, which
+ * may have one of ours. */
+static bool has_handler(int number)
+{
+    struct sigaction action;
+    return sigaction(number, NULL, &action) == 0 && action.sa_handler != SIG_DFL &&
+           action.sa_handler != SIG_IGN && action.sa_sigaction != on_deadly;
+}
+
+/* Notes it, and lets it come again where it would have come without us. */
+static void on_deadly(int number, siginfo_t *info, void *context)
+{
+    int saved = errno;
+    bool is_fault = info->si_code > 0;
+    struct crash crash = {
+        .signal = number,
+        .is_handled = has_handler(number),
+        .address = is_fault ? (uintptr_t)info->si_addr : 0,
+        .ucontext = context,
+    };
+    note_on_own_stack(&crash);
+    for (size_t i = 0; i < DEADLY; i++)
+        if (deadly[i] == number)
+            __sigaction(number, &pressure.before[i], NULL);
+    if (!is_fault) /* a fault repeats itself */
+        fh_os_signal_self(number, info);
+    errno = saved;
+}
+
+static void watch_deadly_signals(void)
+{
+    struct sigaction action = {.sa_sigaction = on_deadly, .sa_flags = SA_SIGINFO | SA_ONSTACK};
+    if (__sigaction == NULL ||
+        atomic_exchange_explicit(&pressure.is_watching, true, memory_order_relaxed))
+        return;
+    for (size_t i = 0; i < DEADLY; i++)
+        __sigaction(deadly[i], &action, &pressure.before[i]);
+}
+
+/* ---- Making one ------------------------------------------------------------------------------ */
+
 static void make(uint64_t number, size_t size, const char *function, struct walked *stack,
                  const struct fh_call *call)
 {
@@ -284,7 +343,7 @@ static void make(uint64_t number, size_t size, const char *function, struct walk
     keep(&failure, stack);
     watch_deadly_signals();
     if (pressure.is_telling)
-        tell(&failure, stack);
+        tell("failed ", &failure, stack);
 }
 
 static bool fails(size_t size, const char *function, struct walked *stack,
@@ -335,7 +394,7 @@ bool fh_pressure_refuses_mapping(size_t size, const struct fh_call *call)
     return fh_guard_settings.is_failing && fails(size, "mmap", &stack, call);
 }
 
-/* ---- Settings --------------------------------------------------------------------------------------------------- */
+/* ---- Settings -------------------------------------------------------------------------------- */
 
 static int set_fail(const char *value)
 {

@@ -36,6 +36,7 @@
  * left out, by their modules; in a static program, where all is one module, by the names of the
  * interface's functions.
  */
+#include "guard/pressure.h"
 #include "guard/report.h"
 
 #include "base/core/bits.h"
@@ -355,6 +356,7 @@ static void tell(void *arg)
     if (!task->is_told)
         return;
     fh_report_write_text(&reports.now);
+    fh_pressure_tell_last();
     fh_report_write_json(&reports.now);
     write_record();
 }

@@ -22,7 +22,8 @@ static uint64_t mixed(uint64_t x)
     return x ^ x >> 33;
 }
 
-/* A frame as every run sees it; outside of all modules (code made at run time) only that it is there. */
+/* A frame as every run sees it; outside of all modules (code made at run time) only that it is
+ * there. */
 struct place {
     uint64_t print;
     uint64_t offset;

@@ -1,17 +1,19 @@
 /*
- * site_table.h: allocation sites by names that are the same in every run, and the memory in which processes tell
- * `freehold run --fail sweep` about them.
+ * site_table.h: allocation sites by names that are the same in every run, and the memory in which
+ * processes tell `freehold run --fail sweep` about them.
  *
- * A *site* here is a whole call stack, innermost frame first. Its name is a hash over what its frames are in the files
- * that were loaded: the module's build id (without one, where the section headers lie) and the offset from its beginning. So it
- * does not depend on where the loader put a module, on process ids or on the environment; a module that was
- * built anew gives new names. The low 16 bits come from the innermost frame alone: whoever looks for one site
- * can pass over nearly all others without walking a stack.
+ * A *site* here is a whole call stack, innermost frame first. Its name is a hash over what its
+ * frames are in the files that were loaded: the module's build id (without one, where the section
+ * headers lie) and the offset from its beginning. So it does not depend on where the loader put a
+ * module, on process ids or on the environment; a module that was built anew gives new names. The
+ * low 16 bits come from the innermost frame alone: whoever looks for one site can pass over nearly
+ * all others without walking a stack.
  *
- * The table is a memfd of the command's, sparse, mapped by every process of a run (setting fail_table=PATH). All of it
- * is zeroes at first. Sites and modules are open-addressing tables: a place is claimed by a compare-and-swap of its name from
- * 0 (relaxed), filled by who won, and then is_ready is stored (release); readers load that (acquire). Nothing is
- * taken out. A process that dies between the two leaves a place that is not ready, which readers pass over.
+ * The table is a memfd of the command's, sparse, mapped by every process of a run (setting
+ * fail_table=PATH). All of it is zeroes at first. Sites and modules are open-addressing tables: a
+ * place is claimed by a compare-and-swap of its name from 0 (relaxed), filled by who won, and then
+ * is_ready is stored (release); readers load that (acquire). Nothing is taken out. A process that
+ * dies between the two leaves a place that is not ready, which readers pass over.
  */
 #ifndef FH_GUARD_SITE_TABLE_H
 #define FH_GUARD_SITE_TABLE_H
@@ -79,7 +81,7 @@ struct fh_site_table {
     struct fh_table_site sites[FH_TABLE_SITES];
 };
 
-/* ---- In the process (site_table.c) -------------------------------------------------------------- */
+/* ---- In the process (site_table.c) ----------------------------------------------------------- */
 
 /* The name of a stack; never 0. Lock-free. */
 uint64_t fh_site_name(const uintptr_t *frames, size_t n);

@@ -1,10 +1,11 @@
 /*
  * Anonymous mappings that fail on purpose (setting fail).
  *
- * A program that maps memory itself has to expect ENOMEM as it has from malloc. So mmap is here, and asks for MAP_ANONYMOUS what malloc
- * asks for each block; anything else, and everything while nothing is to fail, is one test more and the C library's own call, found by
- * dlsym when first needed. What the C library maps for itself (stacks of threads, buffers of stdio) goes by a
- * name of its own that nobody can take, and is not seen; nor are raw system calls.
+ * A program that maps memory itself has to expect ENOMEM as it has from malloc. So mmap is here,
+ * and asks for MAP_ANONYMOUS what malloc asks for each block; anything else, and everything while
+ * nothing is to fail, is one test more and the C library's own call, found by dlsym when first
+ * needed. What the C library maps for itself (stacks of threads, buffers of stdio) goes by a name
+ * of its own that nobody can take, and is not seen; nor are raw system calls.
  *
  * Not in the static archive, as identity.c: there is no next function to find in a static program.
  */

@@ -56,6 +56,10 @@ for value in 0 x 8X -1 1.5M 99999999999999999999 17179869184G 8MB "8 M"; do
     refuses 125 "--limit takes a number of bytes" run --limit "$value" true
 done
 refuses 125 "holds a comma" run --fail nth=1,rate=2 true
+refuses 125 "did you mean 'nth'" run --fail nht=1 true
+refuses 125 "--fail takes" run --fail nth=0 true
+refuses 125 "--fail takes" run --fail rate=7 true
+refuses 125 "did you mean 'abort'" run --limit 1M --oom abrot true
 refuses 125 "can't be read" run --suppress "$work/no/where" true
 refuses 125 "can't be written" run --report "$work/no/where" true
 refuses 125 "can't be written" run --json "$work/no/where" true

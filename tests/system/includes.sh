@@ -35,7 +35,7 @@ includes_of() (
             may["lib/preload"] = everything " record"
             may["include"] = ""
             may["tools"] = ""
-            may["cli"] = "tools lab record/ring.h base/relay.h guard/site_table.h" # the other ends of a recording, of messages, of a sweep
+            may["cli"] = "tools lab record/ring.h base/relay.h guard/fail_spec.h guard/site_table.h" # the other ends of a recording, of messages, of a sweep
             may["lab"] = "tools"
             may["check"] = ""
             may["examples"] = ""

@@ -1,12 +1,12 @@
 /*
- * Twelve allocations whose failure nobody has thought of, each in its way, and twelve that are handled: what a sweep
- * (sweep.sh) has to tell apart.
+ * Twelve allocations whose failure nobody has thought of, each in its way, and twelve that are
+ * handled: what a sweep (sweep.sh) has to tell apart.
  *
  *     planted            all of them
  *     planted good       the handled ones
  *     planted slow       the handled ones, 5 ms apart
  *     planted child      a child is left behind that sleeps, holding the standard output
- *     planted input      as many handled ones as there are bytes on the standard input, each from a stack of its own
+ *     planted input      a handled one for each byte of standard input, each from its own stack
  */
 #include <assert.h>
 #include <stdio.h>

@@ -1,15 +1,17 @@
 /*
- * Asks for memory in every way there is, and says what it got. The script (pressure.sh) makes requests fail.
+ * Asks for memory in every way there is, and says what it got. The script (pressure.sh) makes
+ * requests fail.
  *
  *     pressure family        each function once, from a function try_NAME
  *     pressure row N         N blocks of 100 bytes; the numbers of those that failed
  *     pressure threads       four threads that allocate and free, and check what they get
  *     pressure fork          three blocks before a fork, three in the child: "f" failed, "-" not
  *     pressure shrink        a block made smaller and smaller
- *     pressure fill SIZE N   blocks of SIZE bytes, N at most, until one is refused; how many there were
+ *     pressure fill SIZE N   blocks of SIZE bytes, N at most, until one is refused; how many
  *     pressure reuse SIZE    the same, all freed, and again: both counts
  *     pressure grow A B      a block of A bytes made B bytes large: whether that went well
  *     pressure storm N       N requests that are too large for any limit
+ *     pressure fall          writes to each of ten blocks, whatever it got
  *     pressure sites         blocks from twelve call sites, then one too many
  */
 #include <errno.h>
@@ -120,6 +122,14 @@ APART static void row(unsigned count)
         if (blocks[i] == NULL)
             printf("%u ", i + 1);
     putchar('\n');
+}
+
+APART static void fall(void)
+{
+    for (volatile int i = 0; i < 10; i++) {
+        volatile char *block = malloc(100);
+        block[0] = 1;
+    }
 }
 
 static void *thread(void *seed)
@@ -244,6 +254,8 @@ int main(int argc, char **argv)
         map_file();
     } else if (strcmp(what, "row") == 0) {
         row((unsigned)first);
+    } else if (strcmp(what, "fall") == 0) {
+        fall();
     } else if (strcmp(what, "threads") == 0) {
         threads();
     } else if (strcmp(what, "fork") == 0) {

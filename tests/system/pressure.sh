@@ -65,6 +65,9 @@ holds "with function, number, size, site and stack" \
 site=$(sed -n 's/.*\(site=0x[0-9a-f]*\).*/\1/p' "$work/errors")
 gives "that site to name all from there" "fail=$site" "1 2 3 4 5 6 7 8 9 10 " "$pressure" row 10
 gives "and its second" "fail=$site:2" "2 " "$pressure" row 10
+{ (ulimit -c 0; FREEHOLD=fail=nth=4 exec timeout 30 "${under[@]}" "$pressure" fall >"$work/out" 2>&1); } 2>/dev/null || true
+holds "a crash after a failure to name it" grep -qE \
+    '^freehold: before this, memory was made to fail, last in malloc of 100 bytes, allocation 4, site=0x[0-9a-f]{16}: fall < main' "$work/out"
 for value in fail= fail=nth fail=nth=0 fail=rate=7 fail=site= fail=often fail=nth=1+ fail_log=maybe limit= limit=much \
     limit=12Q oom=perhaps fail_table=/nowhere; do
     gives "nonsense in $value to fail nothing" "$value" "" "$pressure" row 10
@@ -83,8 +86,12 @@ gives "the report not to be in the program's way" limit=1M refused "$pressure" s
 holds "it to say how much was asked for" \
     grep -q '^freehold: WARNING: out-of-memory: 1073741824 bytes more than the limit of 1048576 allows (78000 are live)' "$work/errors"
 holds "and who has the memory, the biggest ten first" test \
-    "$(grep -oE '#0 site_[0-9]+' "$work/errors" | tr '\n' ' ')" = "$(printf '#0 site_%d ' 12 11 10 9 8 7 6 5 4 3)"
+    "$(grep -oE '#0 .* in site_[0-9]+' "$work/errors" | sed 's/.* //' | tr '\n' ' ')" = "$(printf 'site_%d ' 12 11 10 9 8 7 6 5 4 3)"
 holds "with bytes and blocks" grep -q '^ *12000 bytes in 12 blocks' "$work/errors"
+for mode in hardened debug; do
+    gives "the report to come in mode $mode" mode=$mode,limit=1M refused "$pressure" sites
+    holds "with all blocks of mode $mode, of whichever kind" grep -q 'the biggest sites of 78000 bytes in 78 live blocks' "$work/errors"
+done
 status=0
 { (ulimit -c 0; FREEHOLD=limit=1M,oom=abort exec timeout 30 "${under[@]}" "$pressure" sites >"$work/out" 2>&1); } 2>/dev/null || status=$?
 holds "oom=abort to end the program, not: $(status_in_words $status)" test $status -eq 134

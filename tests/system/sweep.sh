@@ -58,8 +58,8 @@ while IFS=$'\t' read -r command status; do
 done <commands
 
 sweeps "the same sweep to find the same, one after the other" 1 --persist no --timeout 1 --jobs 1 --json again.json -- "$planted"
-query all.json 'print(sorted((x["fail"], x["verdict"], x["signal"]) for x in j["findings"]))' >first
-query again.json 'print(sorted((x["fail"], x["verdict"], x["signal"]) for x in j["findings"]))' >second
+query all.json 'print(sorted((x["fail"], x["verdict"]) for x in j["findings"]))' >first
+query again.json 'print(sorted((x["fail"], x["verdict"]) for x in j["findings"]))' >second
 equal "a sweep to be the same every time" first second
 # ---- what is not ----
 
@@ -79,12 +79,17 @@ holds "where there are as many" test "$(query each.json 'print(j["runs"] - j["pl
 sweeps "a program with a child that stays to be swept" 0 --persist no -- "$planted" child
 holds "the child to end with its run" test -z "$(ps -eo args= | grep -F "$planted child" | grep -vF grep || true)"
 
-"$freehold" run --fail sweep --jobs 1 --persist no -- "$planted" slow >out 2>errors &
-sweep=$!
-for ((i = 0; i < 200; i++)); do
-    [[ -e planted.sweep ]] && (($(grep -c '^done' planted.sweep || true) >= 2)) && break
-    sleep 0.01
-done
+# begins_slowly: a sweep in the background, $sweep, that has done two of its runs.
+begins_slowly() {
+    "$freehold" run --fail sweep --jobs 1 --persist no -- "$planted" slow >out 2>errors &
+    sweep=$!
+    for ((i = 0; i < 2000; i++)); do
+        [[ -e planted.sweep ]] && (($(grep -c '^done' planted.sweep || true) >= 2)) && break
+        sleep 0.01
+    done
+}
+
+begins_slowly
 kill -KILL $sweep
 { wait $sweep || true; } 2>/dev/null
 done_before=$(grep -c '^done' planted.sweep)
@@ -99,14 +104,22 @@ printf 'done 12' >>planted.sweep # a line that was cut
 sweeps "it to go on" 0 --resume --persist no --json resumed.json -- "$planted" slow
 holds "and to be complete then" test "$(query resumed.json 'print(j["waiting"], j["missed"], j["handled"] == j["plain"]["sites"])')" = "0 0 True"
 holds "with the runs that were left" grep -qE "[0-9]+ runs are left" errors
-"$freehold" run --fail sweep --jobs 1 --persist no -- "$planted" slow >out 2>errors &
-sweep=$!
-sleep 0.3
+begins_slowly
 kill -INT $sweep
 status=0
 wait $sweep || status=$?
 holds "an interrupted sweep to end by that, not: $(status_in_words $status)" test $status -eq 130
 rm -f planted.sweep
+
+# ---- what is documented ----
+
+"$freehold" run --fail sweep --help | grep -oE -- '^  --[a-z-]+' | tr -d ' ' | sort >options
+sed -n '/^.SH "FAILING EVERY/,/^.SH NOTES/p' "$SOURCE_DIR/docs/man/freehold-run.1" | sed 's/\\-/-/g' |
+    sed -nE 's/^\.BI? (--[a-z-]+).*/\1/p' | sort >in-man
+equal "the man page to have the sweep's options" <(grep -vx -- --help options) in-man
+bash -c 'source "$1"; COMP_WORDS=(freehold run --fail sweep --); COMP_CWORD=4; _freehold; printf "%s\n" "${COMPREPLY[@]}"' - \
+    "$SOURCE_DIR/cli/completion/freehold.bash" | sort >completed
+equal "the completion to offer them" options completed
 
 # ---- bad input ----
 

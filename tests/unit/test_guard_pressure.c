@@ -1,4 +1,5 @@
-/* Which allocations fail: the rules as they are written and as they decide; names of stacks; the table of sites. */
+/* Which allocations fail: the rules as they are written and as they decide; names of stacks; the
+ * table of sites. */
 #include "guard/fail_spec.h"
 #include "guard/site_table.h"
 #include "stack/stack.h"
@@ -247,7 +248,7 @@ static void test_globs(void **state)
     assert_false(fh_glob_matches("a*b", "aXbX"));
 }
 
-/* ---- names of stacks ---------------------------------------------------------------------------------- */
+/* ---- names of stacks ------------------------------------------------------------------------- */
 
 enum { FRAMES = 32 };
 
@@ -297,7 +298,8 @@ static void test_the_empty_stack_has_a_name_too(void **state)
     assert_true(fh_site_name(NULL, 0) != 0);
 }
 
-/* The program writes the name of a stack when it is run so: in another process, at other addresses. */
+/* The program writes the name of a stack when it is run so: in another process, at other
+ * addresses. */
 static const char *own_path;
 
 static __attribute__((noinline)) void print_name(FILE *out)
@@ -324,7 +326,7 @@ static void test_a_name_is_the_same_in_every_run(void **state)
     assert_string_equal(lines[0], lines[1]);
 }
 
-/* ---- the table ------------------------------------------------------------------------------------------ */
+/* ---- the table ------------------------------------------------------------------------------- */
 
 static struct fh_site_table *new_table(void)
 {
