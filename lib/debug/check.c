@@ -85,19 +85,6 @@ static bool is_standing(const struct fh_stack_bound *bound, uintptr_t sp)
     return bound->low >= sp && fh_stack_load(bound->cfa - 8) == bound->frame;
 }
 
-static FH_NOINLINE size_t stack_room(struct fh_here here, uintptr_t address)
-{
-    struct fh_stack_bound *bound = &stack.bounds[address / BOUND_BYTES % BOUNDS];
-    if (address - bound->low < bound->saved - bound->low &&
-        is_standing(bound, (uintptr_t)(here.frame + 2)))
-        return bound->saved - address;
-    uintptr_t end = find_end(here, address, bound);
-    if (end != 0)
-        return end - address;
-    *bound = (struct fh_stack_bound){0};
-    return FH_ROOM_UNBOUNDED;
-}
-
 /* ---- static objects --------------------------------------------------------------------------- */
 
 static struct {
@@ -114,46 +101,92 @@ static size_t find_static_room(uintptr_t address)
     return fh_module_at(address, &module) ? FH_ROOM_UNBOUNDED : FH_ROOM_NOWHERE;
 }
 
-static FH_NOINLINE size_t static_room(uintptr_t address)
+static size_t index_of(uintptr_t address)
 {
-    size_t index = (address ^ address >> 11) % REMEMBERED;
+    return (address ^ address >> 11) % REMEMBERED;
+}
+
+static bool recall_static_room(uintptr_t address, size_t *room)
+{
+    size_t index = index_of(address);
     uintptr_t key = atomic_load_explicit(&remembered[index].key, memory_order_relaxed);
-    size_t room = atomic_load_explicit(&remembered[index].room, memory_order_relaxed);
-    if ((key ^ room) == address)
-        return room;
-    room = find_static_room(address);
+    *room = atomic_load_explicit(&remembered[index].room, memory_order_relaxed);
+    return (key ^ *room) == address;
+}
+
+static void remember_static_room(uintptr_t address, size_t room)
+{
+    size_t index = index_of(address);
     atomic_store_explicit(&remembered[index].key, address ^ room, memory_order_relaxed);
     atomic_store_explicit(&remembered[index].room, room, memory_order_relaxed);
-    return room;
 }
 
 /* ---- rooms ------------------------------------------------------------------------------------ */
 
-static size_t ask(struct fh_here here, const void *p)
+/* Those who know of stacks and modules copy and compare memory too. Their calls come from below the
+ * frame of the wrapper that asked; a frame that a longjmp has left behind is so forgotten by the
+ * next call from above it. */
+static bool begin_asking(struct fh_here here)
+{
+    if (FH_UNLIKELY((uintptr_t)here.frame < stack.asking))
+        return false;
+    stack.asking = (uintptr_t)here.frame;
+    atomic_signal_fence(memory_order_seq_cst); /* a handler of this thread sees it */
+    return true;
+}
+
+static void end_asking(void)
+{
+    atomic_signal_fence(memory_order_seq_cst);
+    stack.asking = 0;
+}
+
+static FH_NOINLINE size_t stack_room(struct fh_here here, uintptr_t address)
+{
+    struct fh_stack_bound *bound = &stack.bounds[address / BOUND_BYTES % BOUNDS];
+    if (address - bound->low < bound->saved - bound->low &&
+        is_standing(bound, (uintptr_t)(here.frame + 2)))
+        return bound->saved - address;
+    if (!begin_asking(here))
+        return FH_ROOM_UNBOUNDED;
+    uintptr_t end = find_end(here, address, bound);
+    if (end == 0)
+        *bound = (struct fh_stack_bound){0};
+    end_asking();
+    return end != 0 ? end - address : FH_ROOM_UNBOUNDED;
+}
+
+/* Of an address in no block. */
+static FH_NOINLINE size_t other_room(struct fh_here here, uintptr_t address)
+{
+    size_t room;
+    if (address < NULL_PAGE)
+        return 0;
+    if (recall_static_room(address, &room))
+        return room;
+    if (!begin_asking(here))
+        return FH_ROOM_UNBOUNDED;
+    room = find_static_room(address);
+    end_asking();
+    remember_static_room(address, room);
+    return room;
+}
+
+FH_INLINE size_t room_at(struct fh_here here, const void *p)
 {
     uintptr_t address = (uintptr_t)p;
     struct fh_extent extent;
     if (is_on_stack((uintptr_t)here.frame, address))
         return stack_room(here, address);
-    if (fh_guard_extent(p, &extent)) {
-        bool is_inside = address - extent.low < extent.high - extent.low;
-        return extent.is_live && is_inside ? extent.high - address : 0;
-    }
-    return address < NULL_PAGE ? 0 : static_room(address);
+    if (!fh_guard_extent(p, &extent))
+        return other_room(here, address);
+    bool is_inside = address - extent.low < extent.high - extent.low;
+    return extent.is_live && is_inside ? extent.high - address : 0;
 }
 
-/* Those who answer copy and compare memory too. Their calls come from below the frame of the wrapper that
- * asked; a frame that a longjmp has left behind is so forgotten by the next call from above it. */
 size_t fh_room(struct fh_here here, const void *p)
 {
-    if (FH_UNLIKELY((uintptr_t)here.frame < stack.asking))
-        return FH_ROOM_UNBOUNDED;
-    stack.asking = (uintptr_t)here.frame;
-    atomic_signal_fence(memory_order_seq_cst); /* a handler of this thread sees it */
-    size_t room = ask(here, p);
-    atomic_signal_fence(memory_order_seq_cst);
-    stack.asking = 0;
-    return room;
+    return room_at(here, p);
 }
 
 /* ---- reports ---------------------------------------------------------------------------------- */
@@ -249,7 +282,7 @@ FH_INLINE void check(struct fh_here here, const void *p, size_t size, enum fh_ac
 {
     if (size == 0)
         return;
-    size_t room = fh_room(here, p);
+    size_t room = room_at(here, p);
     if (FH_UNLIKELY(size > room) ||
         (FH_UNLIKELY(room == FH_ROOM_NOWHERE) && reaches_into_block(p, size)))
         fh_check_failed(here, p, size, access);
@@ -282,7 +315,7 @@ size_t fh_check_until(struct fh_here here, const void *p, int byte, size_t max)
 
 size_t fh_check_string(struct fh_here here, const char *s)
 {
-    size_t room = fh_room(here, s);
+    size_t room = room_at(here, s);
     if (fh_is_known(room)) {
         size_t len = fh_real.strnlen(s, room);
         if (FH_LIKELY(len < room))

@@ -1,8 +1,8 @@
 /*
  * early.h: what may be called before its real function is known; see start.c.
  *
- * Slow and short: they serve some dozens of calls. The compiler is told (CMakeLists.txt) not to make
- * calls of memcpy and memset out of loops.
+ * Slow and short: they serve some dozens of calls. What the loops read and write is volatile, or
+ * the compiler would see what they are and make calls of the same names out of them.
  */
 #ifndef FH_DEBUG_EARLY_H
 #define FH_DEBUG_EARLY_H
@@ -19,8 +19,8 @@ FH_INLINE void *fh_early_memcpy(void *to, const void *from, size_t size)
 
 FH_INLINE void *fh_early_memmove(void *to, const void *from, size_t size)
 {
-    char *into = to;
-    const char *out_of = from;
+    volatile char *into = to;
+    const volatile char *out_of = from;
     if ((uintptr_t)to - (uintptr_t)from >= size)
         return fh_early_memcpy(to, from, size);
     while (size-- > 0)
@@ -37,7 +37,7 @@ FH_INLINE void *fh_early_memset(void *to, int byte, size_t size)
 
 FH_INLINE int fh_early_memcmp(const void *a, const void *b, size_t size)
 {
-    const unsigned char *left = a, *right = b;
+    const volatile unsigned char *left = a, *right = b;
     for (size_t i = 0; i < size; i++) {
         if (left[i] != right[i])
             return left[i] - right[i];
@@ -47,36 +47,41 @@ FH_INLINE int fh_early_memcmp(const void *a, const void *b, size_t size)
 
 FH_INLINE size_t fh_early_strnlen(const char *s, size_t max)
 {
+    const volatile char *at = s;
     size_t len = 0;
-    while (len < max && s[len] != 0)
+    while (len < max && at[len] != 0)
         len++;
     return len;
 }
 
 FH_INLINE int fh_early_strncmp(const char *a, const char *b, size_t max)
 {
+    const volatile unsigned char *left = (const unsigned char *)a,
+                                 *right = (const unsigned char *)b;
     for (size_t i = 0; i < max; i++) {
-        if (a[i] != b[i] || a[i] == 0)
-            return (unsigned char)a[i] - (unsigned char)b[i];
+        int difference = left[i] - right[i];
+        if (difference != 0 || left[i] == 0)
+            return difference;
     }
     return 0;
 }
 
 FH_INLINE char *fh_early_strchr(const char *s, int c)
 {
-    for (; *s != (char)c; s++) {
-        if (*s == 0)
+    const volatile char *at = s;
+    for (; *at != (char)c; at++) {
+        if (*at == 0)
             return NULL;
     }
-    return (char *)(uintptr_t)s;
+    return (char *)(uintptr_t)at;
 }
 
 FH_INLINE char *fh_early_strrchr(const char *s, int c)
 {
-    const char *last = NULL;
+    const volatile char *at = s, *last = NULL;
     do {
-        last = *s == (char)c ? s : last;
-    } while (*s++ != 0);
+        last = *at == (char)c ? at : last;
+    } while (*at++ != 0);
     return (char *)(uintptr_t)last;
 }
 

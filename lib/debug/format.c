@@ -134,6 +134,19 @@ static void check_printed(struct fh_here here, const char *s, const struct conve
     fh_check_string_n(here, s, it->precision.is_given ? it->precision.value : SIZE_MAX);
 }
 
+static void take_integer(enum length length, va_list *args)
+{
+    long value = size_of_integer(length) == sizeof(long) ? va_arg(*args, long) : va_arg(*args, int);
+    (void)value;
+}
+
+static void take_float(enum length length, va_list *args)
+{
+    long double value =
+        length == LENGTH_LONG_LONG ? va_arg(*args, long double) : va_arg(*args, double);
+    (void)value;
+}
+
 /* Takes the conversion's argument; false when nobody knows its type. */
 static bool take_printed(struct fh_here here, const struct conversion *it, va_list *args)
 {
@@ -146,10 +159,7 @@ static bool take_printed(struct fh_here here, const struct conversion *it, va_li
     case 'X':
     case 'c':
     case 'C':
-        if (size_of_integer(it->length) == sizeof(long))
-            (void)va_arg(*args, long);
-        else
-            (void)va_arg(*args, int);
+        take_integer(it->length, args);
         return true;
     case 'a':
     case 'A':
@@ -159,10 +169,7 @@ static bool take_printed(struct fh_here here, const struct conversion *it, va_li
     case 'F':
     case 'g':
     case 'G':
-        if (it->length == LENGTH_LONG_LONG)
-            (void)va_arg(*args, long double);
-        else
-            (void)va_arg(*args, double);
+        take_float(it->length, args);
         return true;
     case 's':
         check_printed(here, va_arg(*args, const char *), it);

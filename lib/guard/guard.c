@@ -407,10 +407,14 @@ bool fh_guard_extent(const void *address, struct fh_extent *out)
     struct fh_guard_block block;
     if (!fh_pages_contain(&fh_pages_main, address))
         return fh_fence_extent(address, out);
-    const struct fh_run *run = fh_pages_find_guarded(address);
-    if (run != NULL && run->class_index != FH_CLASS_LARGE)
+    const struct fh_run *run = fh_window_run(&fh_pages_main.window, address);
+    if (FH_LIKELY(run->kind == FH_RUN_GUARDED && run->class_index != FH_CLASS_LARGE))
         return fh_slot_extent(run, (uintptr_t)address, out);
-    if (!fh_guard_find(address, &block) || block.state == FH_BLOCK_NEVER)
+    run = fh_pages_find_guarded(address);
+    if (run != NULL)
+        return run->class_index == FH_CLASS_LARGE ? fh_wide_extent(run, out)
+                                                  : fh_slot_extent(run, (uintptr_t)address, out);
+    if (!find_in_heap(address, &block))
         return false;
     *out = (struct fh_extent){
         .low = block.address,

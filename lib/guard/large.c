@@ -87,6 +87,16 @@ bool fh_wide_find(const struct fh_run *run, uintptr_t address, struct fh_guard_b
     return true;
 }
 
+bool fh_wide_extent(const struct fh_run *run, struct fh_extent *out)
+{
+    const struct wide *wide = wide_of(run);
+    if (wide == NULL || wide->state == FH_BLOCK_NEVER)
+        return false;
+    *out = (struct fh_extent){wide->address, wide->address + wide->requested,
+                              wide->state == FH_BLOCK_LIVE};
+    return true;
+}
+
 static bool resolve(const struct fh_run *run, uintptr_t address, struct fh_block *out)
 {
     struct fh_guard_block block;

@@ -141,6 +141,7 @@ void fh_wide_free(struct fh_guard_thread *mine, struct fh_run *run, void *block,
                   size_t align, unsigned how, uint32_t site, const struct fh_call *call);
 bool fh_wide_resize(struct fh_run *run, void *block, size_t size);
 bool fh_wide_find(const struct fh_run *run, uintptr_t address, struct fh_guard_block *out);
+bool fh_wide_extent(const struct fh_run *run, struct fh_extent *out);
 int fh_wides_walk(int (*visit)(void *context, const struct fh_guard_block *block), void *context,
                   bool is_all);
 void fh_wides_start(void);

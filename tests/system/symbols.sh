@@ -15,7 +15,7 @@ expect_needed() { # LIBRARY NEEDED...
     fi
 }
 
-for name in libfreehold libfreehold-malloc libfreehold-record libfreehold-trace; do
+for name in libfreehold libfreehold-malloc libfreehold-debug libfreehold-record libfreehold-trace; do
     if [[ ! -e $build/$name.so ]]; then
         echo "$name.so was not built"
         exit 1
@@ -36,6 +36,7 @@ for name in libfreehold libfreehold-malloc libfreehold-record libfreehold-trace;
 done
 expect_needed libfreehold.so libc.so.6
 expect_needed libfreehold-malloc.so libfreehold.so.0 libc.so.6
+expect_needed libfreehold-debug.so libfreehold.so.0 libc.so.6
 expect_needed libfreehold-record.so libc.so.6
 expect_needed libfreehold-trace.so libzstd.so.1 libc.so.6
 exit $status
