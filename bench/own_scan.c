@@ -20,7 +20,7 @@
 
 #define BLOCK ((size_t)64)
 
-static void **root;
+static void **volatile root;
 static const struct fh_scan_options options = {.roots = FH_SCAN_ALL_ROOTS};
 
 struct times {
