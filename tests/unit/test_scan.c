@@ -546,8 +546,8 @@ static bool is_reached_from_handler(bool is_in_handler, bool is_below)
     assert_int_equal(pthread_create(&id, NULL, be_interrupted, &thread), 0);
     while (!atomic_load(&thread.is_ready))
         sched_yield();
-    /* Both stacks are mappings: they must count as stacks. */
-    const struct fh_scan_options options = {.roots = FH_SCAN_ALL_ROOTS & ~FH_SCAN_MAPPINGS};
+    /* Both stacks are mappings, and near thread-local data: they must count as stacks. */
+    const struct fh_scan_options options = {.roots = FH_SCAN_STACKS};
     bool result = is_reached_with(&options, hidden);
     atomic_store(&thread.is_done, true);
     pthread_join(id, NULL);
