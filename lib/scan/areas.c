@@ -97,22 +97,35 @@ static uint64_t reciprocal_of(size_t stride, size_t bytes)
     return (((uint64_t)1 << RECIPROCAL_SHIFT) + stride - 1) / stride;
 }
 
-static bool file_inside(struct fh_scan *scan, struct fh_scan_area *area)
+static bool is_inside(const struct fh_scan *scan, uintptr_t base, size_t bytes)
+{
+    uintptr_t offset = base - scan->window_low;
+    return offset < scan->window_bytes && bytes <= scan->window_bytes - offset;
+}
+
+static void file_inside(struct fh_scan *scan, struct fh_scan_area *area)
 {
     uintptr_t offset = area->base - scan->window_low;
-    if (offset >= scan->window_bytes || area->bytes > scan->window_bytes - offset)
-        return false;
     size_t last = (offset + area->bytes - 1) >> FH_GRANULE_SHIFT;
     for (size_t i = offset >> FH_GRANULE_SHIFT; i <= last; i++)
         scan->granules[i] = area;
-    return true;
+}
+
+/* Bits for the blocks, and in the window for every quotient that an address of the area's granules can give: what
+ * is behind the last block needs no check. */
+static size_t bits_for(const struct fh_scan *scan, uintptr_t base, size_t stride, uint32_t count)
+{
+    size_t bytes = stride * count;
+    if (count == 1 || !is_inside(scan, base, bytes))
+        return count;
+    return (fh_align_up(base + bytes, FH_GRANULE) - base) / stride + 1;
 }
 
 struct fh_scan_area *fh_scan_add(struct fh_scan *scan, uintptr_t base, size_t stride,
                                  uint32_t count)
 {
-    size_t bits = (((size_t)count + 63) / 64) * sizeof(uint64_t);
-    struct fh_scan_area *area = fh_scan_note(scan, sizeof *area + 2 * bits);
+    size_t words = (bits_for(scan, base, stride, count) + 63) / 64;
+    struct fh_scan_area *area = fh_scan_note(scan, sizeof *area + 3 * words * sizeof(uint64_t));
     if (area == NULL)
         return NULL;
     *area = (struct fh_scan_area){.base = base,
@@ -122,10 +135,13 @@ struct fh_scan_area *fh_scan_add(struct fh_scan *scan, uintptr_t base, size_t st
                                   .count = count,
                                   .is_paged = stride > DIRECT_MOST,
                                   .live = (uint64_t *)(area + 1),
-                                  .wanted = (uint64_t *)((char *)(area + 1) + bits),
+                                  .wanted = (uint64_t *)(area + 1) + words,
+                                  .grey = (uint64_t *)(area + 1) + 2 * words,
                                   .next = scan->areas};
     scan->areas = area;
-    if (!file_inside(scan, area))
+    if (is_inside(scan, base, area->bytes))
+        file_inside(scan, area);
+    else
         scan->others_count++;
     return area;
 }
@@ -238,8 +254,7 @@ void fh_scan_seal(struct fh_scan *scan)
         return;
     unsigned count = 0;
     for (struct fh_scan_area *area = scan->areas; area != NULL; area = area->next)
-        if (area->base - scan->window_low >= scan->window_bytes ||
-            area->bytes > scan->window_bytes - (area->base - scan->window_low))
+        if (!is_inside(scan, area->base, area->bytes))
             scan->others[count++] = area;
     sort_by_base(scan->others, count);
     scan->others_low = scan->others[0]->base;

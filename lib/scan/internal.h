@@ -20,7 +20,19 @@ struct fh_scan_area {
     uint32_t count;
     bool is_paged; /* read through the page table: its pages may be missing or guarded */
     uint64_t *live, *wanted;
+    /* A trace's: found and not read yet; and its place among the areas that have such blocks. */
+    uint64_t *grey;
+    struct fh_scan_area *next_grey;
+    bool is_queued;
     struct fh_scan_area *next;
+};
+
+/* What looking for words needs of a granule's area, side by side. */
+struct fh_scan_place {
+    uintptr_t base;
+    uint64_t reciprocal;
+    uint64_t *wanted; /* NULL: no block there is wanted */
+    struct fh_scan_area *area;
 };
 
 struct fh_scan_range {
@@ -52,6 +64,7 @@ struct fh_scan {
     size_t mapped;
     /* From a granule of the main window to the area that has memory in it. */
     struct fh_scan_area **granules;
+    struct fh_scan_place *places; /* of the same granules, made when the looking begins */
     uintptr_t window_low;
     size_t window_bytes; /* of the granules in the table */
     struct fh_scan_area *areas;
@@ -62,8 +75,8 @@ struct fh_scan {
     struct fh_scan_ranges roots, excluded, holes;
     struct fh_scan_mapping *mappings; /* that can be read and written, lowest first */
     unsigned mappings_count, mappings_capacity;
-    int process, own_tid;      /* of the program, also in a copy of it */
-    struct fh_scan_work *work; /* of a trace: mark.c */
+    int process, own_tid;                        /* of the program, also in a copy of it */
+    struct fh_scan_area *first_grey, *last_grey; /* the trace's queue */
     struct fh_stop_threads stopped;
     uintptr_t own_sp; /* of the scanning thread: the registers of its callers lie above */
     struct fh_scan_counts counts;
