@@ -125,7 +125,8 @@ struct fh_scan_area *fh_scan_add(struct fh_scan *scan, uintptr_t base, size_t st
                                  uint32_t count)
 {
     size_t words = (bits_for(scan, base, stride, count) + 63) / 64;
-    struct fh_scan_area *area = fh_scan_note(scan, sizeof *area + 3 * words * sizeof(uint64_t));
+    struct fh_scan_area *area = fh_scan_note(
+        scan, sizeof *area + words * (sizeof(uint64_t) + sizeof(struct fh_scan_marks)));
     if (area == NULL)
         return NULL;
     *area = (struct fh_scan_area){.base = base,
@@ -134,9 +135,9 @@ struct fh_scan_area *fh_scan_add(struct fh_scan *scan, uintptr_t base, size_t st
                                   .reciprocal = reciprocal_of(stride, stride * count),
                                   .count = count,
                                   .is_paged = stride > DIRECT_MOST,
-                                  .live = (uint64_t *)(area + 1),
-                                  .wanted = (uint64_t *)(area + 1) + words,
-                                  .grey = (uint64_t *)(area + 1) + 2 * words,
+                                  .number = scan->areas_count++,
+                                  .marks = (struct fh_scan_marks *)(area + 1),
+                                  .live = (uint64_t *)((struct fh_scan_marks *)(area + 1) + words),
                                   .next = scan->areas};
     scan->areas = area;
     if (is_inside(scan, base, area->bytes))
@@ -167,7 +168,7 @@ void fh_scan_by_pages(struct fh_scan_area *area)
 void fh_scan_bits(struct fh_scan_area *area, uint32_t word, uint64_t live, uint64_t wanted)
 {
     area->live[word] = live;
-    area->wanted[word] = wanted;
+    area->marks[word].wanted = wanted;
 }
 
 /* The block that begins at the address. */
@@ -196,7 +197,7 @@ bool fh_scan_want(struct fh_scan *scan, uintptr_t block)
     if (!find_block(scan, block, &area, &index))
         return false;
     area->live[index / 64] &= ~((uint64_t)1 << (index % 64));
-    area->wanted[index / 64] |= (uint64_t)1 << (index % 64);
+    area->marks[index / 64].wanted |= (uint64_t)1 << (index % 64);
     return true;
 }
 
@@ -204,7 +205,7 @@ bool fh_scan_is_wanted(const struct fh_scan *scan, uintptr_t block)
 {
     struct fh_scan_area *area;
     uint32_t index;
-    return find_block(scan, block, &area, &index) && fh_scan_has_bit(area->wanted, index);
+    return find_block(scan, block, &area, &index) && fh_scan_has_mark(area->marks, index);
 }
 
 void fh_scan_each_wanted(const struct fh_scan *scan,
@@ -212,7 +213,7 @@ void fh_scan_each_wanted(const struct fh_scan *scan,
 {
     for (const struct fh_scan_area *area = scan->areas; area != NULL; area = area->next)
         for (uint32_t word = 0; word < (area->count + 63) / 64; word++)
-            for (uint64_t bits = area->wanted[word]; bits != 0; bits &= bits - 1) {
+            for (uint64_t bits = area->marks[word].wanted; bits != 0; bits &= bits - 1) {
                 uint32_t index = word * 64 + (uint32_t)__builtin_ctzll(bits);
                 visit(context, area->base + index * area->stride, area->stride);
             }

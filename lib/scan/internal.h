@@ -12,18 +12,22 @@
 #include "scan/scan.h"
 #include "scan/stop.h"
 
+/* Of 64 blocks. */
+struct fh_scan_marks {
+    uint64_t wanted;
+    uint64_t grey; /* a trace's: found, and not read yet */
+};
+
 struct fh_scan_area {
     uintptr_t base;
     size_t bytes; /* count * stride */
     size_t stride;
     uint64_t reciprocal; /* ceil(2^40 / stride) where that gives exact quotients; else 0 */
     uint32_t count;
-    bool is_paged; /* read through the page table: its pages may be missing or guarded */
-    uint64_t *live, *wanted;
-    /* A trace's: found and not read yet; and its place among the areas that have such blocks. */
-    uint64_t *grey;
-    struct fh_scan_area *next_grey;
-    bool is_queued;
+    uint32_t number; /* areas are numbered from 0, as they were added */
+    bool is_paged;   /* read through the page table: its pages may be missing or guarded */
+    uint64_t *live;
+    struct fh_scan_marks *marks;
     struct fh_scan_area *next;
 };
 
@@ -31,8 +35,14 @@ struct fh_scan_area {
 struct fh_scan_place {
     uintptr_t base;
     uint64_t reciprocal;
-    uint64_t *wanted; /* NULL: no block there is wanted */
+    struct fh_scan_marks *marks; /* NULL: no block there is wanted */
     struct fh_scan_area *area;
+};
+
+/* Areas with grey blocks, a bit each; and a bit for each word of these that is not zero. */
+struct fh_scan_grey {
+    uint64_t *areas, *words;
+    uint32_t count; /* of words in `words` */
 };
 
 struct fh_scan_range {
@@ -68,6 +78,8 @@ struct fh_scan {
     uintptr_t window_low;
     size_t window_bytes; /* of the granules in the table */
     struct fh_scan_area *areas;
+    uint32_t areas_count;
+    struct fh_scan_area **numbered; /* by their numbers, when the looking begins */
     /* Areas outside the window, by address; sorted by fh_scan_seal. */
     struct fh_scan_area **others;
     unsigned others_count;
@@ -75,8 +87,8 @@ struct fh_scan {
     struct fh_scan_ranges roots, excluded, holes;
     struct fh_scan_mapping *mappings; /* that can be read and written, lowest first */
     unsigned mappings_count, mappings_capacity;
-    int process, own_tid;                        /* of the program, also in a copy of it */
-    struct fh_scan_area *first_grey, *last_grey; /* the trace's queue */
+    int process, own_tid;     /* of the program, also in a copy of it */
+    struct fh_scan_grey grey; /* the trace's */
     struct fh_stop_threads stopped;
     uintptr_t own_sp; /* of the scanning thread: the registers of its callers lie above */
     struct fh_scan_counts counts;
@@ -134,6 +146,11 @@ FH_INLINE uint32_t fh_scan_index(const struct fh_scan_area *area, uintptr_t addr
 FH_INLINE bool fh_scan_has_bit(const uint64_t *bits, uint32_t index)
 {
     return (bits[index / 64] >> (index % 64) & 1) != 0;
+}
+
+FH_INLINE bool fh_scan_has_mark(const struct fh_scan_marks *marks, uint32_t index)
+{
+    return (marks[index / 64].wanted >> (index % 64) & 1) != 0;
 }
 
 #endif

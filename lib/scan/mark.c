@@ -7,11 +7,12 @@
  * The trace must read what it finds, and blocks are found in no order of addresses. Reading them in the order in
  * which they are found costs a cache miss and, worse, a miss of the address translation for each (measured: 165 ns a
  * block of 64 bytes over 256 MiB, nearly all of it the translation). So what is found is a bit, `grey`, in the block's
- * area, and areas with grey blocks wait in a queue, first in, first out: while an area waits its grey
- * blocks gather, and when its turn comes they are read together, in the order of addresses. That needs no memory
- * beyond the bits, however deep the program's structures are.
+ * area, and areas with grey blocks are visited in the order of their addresses, round after round: while an area waits
+ * for its turn its grey blocks gather, and they are read together. That needs no memory beyond the bits, however deep
+ * the program's structures are. What is touched at random is small: two bits of a block lie side by side, and a
+ * bit of its area in an array that stays in the first cache.
  *
- * Source: the queue of areas follows M. Knyszek, A. Clements, "Green Tea", the Go project's garbage collector (2025).
+ * Source: gathering follows M. Knyszek, A. Clements, "Green Tea", the Go project's garbage collector (2025).
  */
 #include "base/core/macros.h"
 #include "pages/pages.h"
@@ -23,64 +24,80 @@ static bool has_wanted(const struct fh_scan_area *area)
 {
     uint64_t any = 0;
     for (uint32_t word = 0; word < (area->count + 63) / 64; word++)
-        any |= area->wanted[word];
+        any |= area->marks[word].wanted;
     return any != 0;
 }
 
-/* What is wanted is known: fills the table of places. False: no memory. */
-static bool make_places(struct fh_scan *scan)
+static struct fh_scan_place place_of(struct fh_scan_area *area)
+{
+    return has_wanted(area)
+               ? (struct fh_scan_place){area->base, area->reciprocal, area->marks, area}
+               : (struct fh_scan_place){.marks = NULL};
+}
+
+/* What is wanted is known: fills the tables. False: no memory. */
+static bool begin_looking(struct fh_scan *scan)
 {
     const size_t granules = scan->window_bytes >> FH_GRANULE_SHIFT;
+    const uint32_t words = scan->areas_count / 64 + 1;
     scan->places = fh_scan_note(scan, (granules + 1) * sizeof scan->places[0]);
-    if (scan->places == NULL)
+    scan->numbered = fh_scan_note(scan, (words * 64) * sizeof scan->numbered[0]);
+    scan->grey.count = words / 64 + 1;
+    scan->grey.areas = fh_scan_note(scan, scan->grey.count * 64 * sizeof(uint64_t));
+    scan->grey.words = fh_scan_note(scan, scan->grey.count * sizeof(uint64_t));
+    if (scan->places == NULL || scan->numbered == NULL || scan->grey.areas == NULL ||
+        scan->grey.words == NULL)
         return false;
+    for (struct fh_scan_area *area = scan->areas; area != NULL; area = area->next)
+        scan->numbered[area->number] = area;
     for (size_t i = 0; i < granules; i++) {
         struct fh_scan_area *area = scan->granules[i];
-        if (area == NULL)
-            continue;
-        bool is_same = i > 0 && scan->granules[i - 1] == area;
-        if (is_same || has_wanted(area))
+        if (area != NULL)
             scan->places[i] =
-                is_same ? scan->places[i - 1]
-                        : (struct fh_scan_place){area->base, area->reciprocal, area->wanted, area};
+                i > 0 && scan->granules[i - 1] == area ? scan->places[i - 1] : place_of(area);
     }
     return true;
 }
 
-/* The mark is there: takes it, unless the word is no address in the block after all. */
-static bool take(struct fh_scan *scan, struct fh_scan_area *area, uint32_t index, uintptr_t word)
+/* Whether the word counts as an address of the block. It may be one behind a block that is alone in its area; or
+ * not of its first byte. */
+FH_INLINE bool is_in_block(const struct fh_scan *scan, struct fh_scan_area *area, uint32_t index,
+                           uintptr_t word, uint64_t reciprocal)
 {
-    uintptr_t offset = word - area->base - index * area->stride;
-    if (offset >= area->stride || ((scan->options.flags & FH_SCAN_BEGINS_ONLY) != 0 && offset != 0))
-        return false;
-    area->wanted[index / 64] &= ~((uint64_t)1 << (index % 64));
+    const bool wants_begin = (scan->options.flags & FH_SCAN_BEGINS_ONLY) != 0;
+    if (FH_UNLIKELY(reciprocal == 0 || wants_begin)) {
+        uintptr_t offset = word - area->base - index * area->stride;
+        if (offset >= area->stride || (wants_begin && offset != 0))
+            return false;
+    }
     return true;
 }
 
 static FH_NOINLINE bool look_outside(struct fh_scan *scan, uintptr_t word,
-                                     struct fh_scan_area **area, uint32_t *index)
+                                     struct fh_scan_place *place, uint32_t *index)
 {
-    *area = fh_scan_find_outside(scan, word);
-    if (*area == NULL)
+    struct fh_scan_area *area = fh_scan_find_outside(scan, word);
+    if (area == NULL)
         return false;
-    *index = fh_scan_index(*area, word);
-    return fh_scan_has_bit((*area)->wanted, *index) && take(scan, *area, *index, word);
+    *place = (struct fh_scan_place){area->base, 0, area->marks, area};
+    *index = fh_scan_index(area, word);
+    return fh_scan_has_mark(area->marks, *index) && is_in_block(scan, area, *index, word, 0);
 }
 
-/* Whether the word points into a block that is wanted, which it is no more then. */
+/* Whether the word points into a block that is wanted. */
 __attribute__((no_sanitize("address", "thread"))) FH_INLINE bool
-look(struct fh_scan *scan, uintptr_t word, struct fh_scan_area **area, uint32_t *index)
+look(struct fh_scan *scan, uintptr_t word, struct fh_scan_place *place, uint32_t *index)
 {
     const uintptr_t offset = word - scan->window_low;
     if (FH_LIKELY(offset >= scan->window_bytes))
         return FH_UNLIKELY(word - scan->others_low < scan->others_high - scan->others_low) &&
-               look_outside(scan, word, area, index);
-    const struct fh_scan_place *place = &scan->places[offset >> FH_GRANULE_SHIFT];
-    if (place->wanted == NULL)
+               look_outside(scan, word, place, index);
+    *place = scan->places[offset >> FH_GRANULE_SHIFT];
+    if (place->marks == NULL)
         return false;
     *index = (uint32_t)(((word - place->base) * place->reciprocal) >> 40);
-    *area = place->area;
-    return fh_scan_has_bit(place->wanted, *index) && take(scan, *area, *index, word);
+    return fh_scan_has_mark(place->marks, *index) &&
+           is_in_block(scan, place->area, *index, word, place->reciprocal);
 }
 
 /* ---- sweep ----------------------------------------------------------------------------------------- */
@@ -88,10 +105,11 @@ look(struct fh_scan *scan, uintptr_t word, struct fh_scan_area **area, uint32_t 
 __attribute__((no_sanitize("address", "thread"))) static void
 sweep_words(struct fh_scan *scan, const uintptr_t *low, const uintptr_t *high)
 {
-    struct fh_scan_area *area;
+    struct fh_scan_place place;
     uint32_t index;
     for (; low < high; low++)
-        look(scan, *low, &area, &index);
+        if (FH_UNLIKELY(look(scan, *low, &place, &index)))
+            place.marks[index / 64].wanted &= ~((uint64_t)1 << (index % 64));
 }
 
 /* Live blocks in rows, clipped where a mapping in the area can't be read. */
@@ -139,7 +157,7 @@ static void read_roots(struct fh_scan *scan, fh_scan_read *read)
 
 void fh_scan_sweep(struct fh_scan *scan)
 {
-    if (!make_places(scan))
+    if (!begin_looking(scan))
         return;
     read_roots(scan, sweep_words);
     for (const struct fh_scan_area *area = scan->areas; area != NULL; area = area->next)
@@ -148,40 +166,23 @@ void fh_scan_sweep(struct fh_scan *scan)
 
 /* ---- trace ----------------------------------------------------------------------------------------- */
 
-static void queue(struct fh_scan *scan, struct fh_scan_area *area)
-{
-    area->is_queued = true;
-    area->next_grey = NULL;
-    if (scan->last_grey != NULL)
-        scan->last_grey->next_grey = area;
-    else
-        scan->first_grey = area;
-    scan->last_grey = area;
-}
-
-static struct fh_scan_area *unqueue(struct fh_scan *scan)
-{
-    struct fh_scan_area *area = scan->first_grey;
-    if (area == NULL)
-        return NULL;
-    scan->first_grey = area->next_grey;
-    if (scan->first_grey == NULL)
-        scan->last_grey = NULL;
-    area->is_queued = false;
-    return area;
-}
-
 __attribute__((no_sanitize("address", "thread"))) static void
 trace_words(struct fh_scan *scan, const uintptr_t *low, const uintptr_t *high)
 {
+    struct fh_scan_place place;
+    uint32_t index;
     for (; low < high; low++) {
-        struct fh_scan_area *area;
-        uint32_t index;
-        if (FH_LIKELY(!look(scan, *low, &area, &index)))
+        if (FH_LIKELY(!look(scan, *low, &place, &index)))
             continue;
-        area->grey[index / 64] |= (uint64_t)1 << (index % 64);
-        if (!area->is_queued)
-            queue(scan, area);
+        struct fh_scan_marks *marks = &place.marks[index / 64];
+        const uint64_t bit = (uint64_t)1 << (index % 64);
+        marks->wanted &= ~bit;
+        if (marks->grey == 0) {
+            const uint32_t number = place.area->number;
+            scan->grey.areas[number / 64] |= (uint64_t)1 << (number % 64);
+            scan->grey.words[number / 4096] |= (uint64_t)1 << (number / 64 % 64);
+        }
+        marks->grey |= bit;
     }
 }
 
@@ -197,25 +198,44 @@ static void trace_block(struct fh_scan *scan, const struct fh_scan_area *area, u
         trace_words(scan, (const uintptr_t *)low, (const uintptr_t *)high);
 }
 
-/* Reads what is grey now; what becomes grey meanwhile queues the area again. */
-static void trace_area(struct fh_scan *scan, struct fh_scan_area *area)
+/* Reads what is grey now; what becomes grey meanwhile is for the next round. */
+static void trace_area(struct fh_scan *scan, const struct fh_scan_area *area)
 {
     for (uint32_t word = 0; word < (area->count + 63) / 64; word++) {
-        uint64_t bits = area->grey[word];
-        area->grey[word] = 0;
+        uint64_t bits = area->marks[word].grey;
+        area->marks[word].grey = 0;
         for (; bits != 0; bits &= bits - 1)
             trace_block(scan, area, word * 64 + (uint32_t)__builtin_ctzll(bits));
     }
+}
+
+/* One round over the areas that are grey; false when none is. */
+static bool trace_grey(struct fh_scan *scan)
+{
+    bool has_any = false;
+    for (uint32_t i = 0; i < scan->grey.count; i++) {
+        uint64_t words = scan->grey.words[i];
+        scan->grey.words[i] = 0;
+        for (; words != 0; words &= words - 1) {
+            const uint32_t word = i * 64 + (uint32_t)__builtin_ctzll(words);
+            uint64_t areas = scan->grey.areas[word];
+            scan->grey.areas[word] = 0;
+            has_any = true;
+            for (; areas != 0; areas &= areas - 1)
+                trace_area(scan, scan->numbered[word * 64 + (uint32_t)__builtin_ctzll(areas)]);
+        }
+    }
+    return has_any;
 }
 
 void fh_scan_trace(struct fh_scan *scan)
 {
     for (struct fh_scan_area *area = scan->areas; area != NULL; area = area->next)
         for (uint32_t word = 0; word < (area->count + 63) / 64; word++)
-            area->wanted[word] = area->live[word];
-    if (!make_places(scan))
+            area->marks[word].wanted = area->live[word];
+    if (!begin_looking(scan))
         return;
     read_roots(scan, trace_words);
-    for (struct fh_scan_area *area; (area = unqueue(scan)) != NULL;)
-        trace_area(scan, area);
+    while (trace_grey(scan))
+        ;
 }
