@@ -39,6 +39,17 @@ struct fh_scan_place {
     struct fh_scan_area *area;
 };
 
+/* A word that leads to a mark. */
+struct fh_scan_candidate {
+    struct fh_scan_marks *marks;
+    uint64_t bit;
+    struct fh_scan_area *area;
+    uint64_t reciprocal;
+    uintptr_t word;
+    uint32_t index;
+};
+#define FH_SCAN_CANDIDATES 64u /* at a time: 3 KiB */
+
 /* Areas with grey blocks, a bit each; and a bit for each word of these that is not zero. */
 struct fh_scan_grey {
     uint64_t *areas, *words;
@@ -89,6 +100,9 @@ struct fh_scan {
     unsigned mappings_count, mappings_capacity;
     int process, own_tid;     /* of the program, also in a copy of it */
     struct fh_scan_grey grey; /* the trace's */
+    bool is_tracing;
+    unsigned candidate_count;
+    struct fh_scan_candidate candidates[FH_SCAN_CANDIDATES];
     struct fh_stop_threads stopped;
     uintptr_t own_sp; /* of the scanning thread: the registers of its callers lie above */
     struct fh_scan_counts counts;
