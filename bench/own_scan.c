@@ -77,8 +77,8 @@ static void show(const char *name, void (*work)(struct fh_scan *, void *), bool 
     fh_scan_each_wanted(scan, count_one, &times.unreached);
     printf("%-34s %8.2f %8.2f %8.2f %9.1f %9zu %4u\n", name, (double)times.counts.stopped_ns / 1e6,
            (double)times.work_ns / 1e6, (double)all / 1e6,
-           (double)(times.counts.live_bytes + times.counts.root_bytes) / 1048576.0,
-           times.unreached, fh_scan_gaps(scan));
+           (double)(times.counts.live_bytes + times.counts.root_bytes) / 1048576.0, times.unreached,
+           fh_scan_gaps(scan));
     fh_scan_forget(scan, false);
 }
 

@@ -518,9 +518,9 @@ static void handle(int number)
 static void *be_interrupted(void *argument)
 {
     struct interrupted *self = argument;
-    const stack_t alternate = {.ss_sp = mmap(NULL, 65536, PROT_READ | PROT_WRITE,
-                                             MAP_PRIVATE | MAP_ANONYMOUS, -1, 0),
-                               .ss_size = 65536};
+    const stack_t alternate = {
+        .ss_sp = mmap(NULL, 65536, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0),
+        .ss_size = 65536};
     const stack_t none = {.ss_flags = SS_DISABLE};
     sigaltstack(&alternate, NULL);
     scrub_stack();
