@@ -250,7 +250,7 @@ void fh_scan_seal(struct fh_scan *scan)
 {
     if (scan->others_count == 0)
         return;
-    scan->others = fh_scan_note(scan, scan->others_count * sizeof scan->others[0]);
+    scan->others = fh_scan_note(scan, scan->others_count * sizeof(void *));
     if (scan->others == NULL)
         return;
     unsigned count = 0;

@@ -44,7 +44,7 @@ static bool begin_looking(struct fh_scan *scan)
     const size_t granules = scan->window_bytes >> FH_GRANULE_SHIFT;
     const uint32_t words = scan->areas_count / 64 + 1;
     scan->places = fh_scan_note(scan, (granules + 1) * sizeof scan->places[0]);
-    scan->numbered = fh_scan_note(scan, (words * 64) * sizeof scan->numbered[0]);
+    scan->numbered = fh_scan_note(scan, (words * 64) * sizeof(void *));
     scan->grey.count = words / 64 + 1;
     scan->grey.areas = fh_scan_note(scan, scan->grey.count * 64 * sizeof(uint64_t));
     scan->grey.words = fh_scan_note(scan, scan->grey.count * sizeof(uint64_t));

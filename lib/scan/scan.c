@@ -81,7 +81,7 @@ static struct fh_scan *make_scan(const struct fh_scan_options *options, bool is_
     scan->mappings = fh_scan_note(scan, mappings * sizeof scan->mappings[0]);
     scan->mappings_capacity = mappings;
     scan->window_low = fh_pages_main.base;
-    scan->granules = fh_scan_note(scan, granules * sizeof scan->granules[0]);
+    scan->granules = fh_scan_note(scan, granules * sizeof(void *));
     scan->window_bytes = granules << FH_GRANULE_SHIFT;
     return scan;
 }
