@@ -1141,6 +1141,9 @@ static void list_chunk(struct fh_scan *scan, const struct chunk *chunk)
 
 void fh_fences_list(struct fh_scan *scan)
 {
+    /* Nothing else of the region counts; page by page it would be told that it is inaccessible. */
+    fh_scan_exclude(scan, region_base(),
+                    region_base() + atomic_load_explicit(&fence.bytes, memory_order_relaxed));
     for (size_t i = 0; i < fence.chunk_count; i++)
         list_chunk(scan, &fence.chunks[i]);
 }

@@ -347,21 +347,38 @@ void fh_os_read_context(const void *context, struct fh_os_context *out)
     out->alternate_high = has_alternate ? out->alternate_low + uc->uc_stack.ss_size : 0;
 }
 
+#if defined(__x86_64__)
+/* The number of the call whose instruction ends at pc, from the instruction before it, mov $number, %eax; -1 when
+ * that is another. */
+static long number_of_call(uintptr_t pc)
+{
+    static const uint8_t load = 0xb8, call[2] = {0x0f, 0x05};
+    const uint8_t *code = (const uint8_t *)pc;
+    int32_t number;
+    if (memcmp(code - 2, call, 2) != 0)
+        return -1;
+    memcpy(&number, code - 6, sizeof number);
+    return code[-7] == load && number >= 0 ? number : -1;
+}
+#endif
+
 bool fh_os_repeat_call(void *context, const struct fh_os_thread *call)
 {
     ucontext_t *uc = context;
     struct fh_os_context at;
     fh_os_read_context(context, &at);
-    if (!call->is_blocked || at.pc != call->pc || at.sp != call->sp ||
-        at.result != (uintptr_t) - (long)EINTR)
+    if (at.result != (uintptr_t) - (long)EINTR)
         return false;
+    bool is_seen = call->is_blocked && at.pc == call->pc && at.sp == call->sp;
 #if defined(__x86_64__)
-    static const uint8_t instruction[2] = {0x0f, 0x05};
-    if (memcmp((const void *)(at.pc - 2), instruction, 2) != 0)
+    long number = is_seen ? (long)call->number : number_of_call(at.pc);
+    if (number < 0)
         return false;
     uc->uc_mcontext.gregs[REG_RIP] -= 2;
-    uc->uc_mcontext.gregs[REG_RAX] = (greg_t)call->number;
+    uc->uc_mcontext.gregs[REG_RAX] = number;
 #else
+    if (!is_seen)
+        return false;
     uc->uc_mcontext.pc -= 4;
     uc->uc_mcontext.regs[0] = call->args[0]; /* the result is where the first argument was */
 #endif

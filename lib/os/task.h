@@ -44,7 +44,8 @@ struct fh_os_context {
 };
 void fh_os_read_context(const void *context, struct fh_os_context *out);
 /* Makes the thread do the system call once more that a signal ended with EINTR, with the arguments it
- * had. False, and nothing changed, when the context is not that of `call`. */
+ * had: that in which it was seen, or (x86-64) one that it has begun since. False, and nothing changed, when it
+ * was in none, or can't be set back. */
 bool fh_os_repeat_call(void *context, const struct fh_os_thread *call);
 
 /* A copy of this process: 0 in the child, its pid in the parent. No handler of fork runs, nobody's

@@ -300,9 +300,8 @@ static void note_range(void *address, size_t bytes)
 {
     for (unsigned i = 0; address != NULL && i < META_RANGES; i++) {
         uintptr_t none = 0;
-        if (!atomic_compare_exchange_strong_explicit(&meta_ranges[i].low, &none,
-                                                     (uintptr_t)address, memory_order_relaxed,
-                                                     memory_order_relaxed))
+        if (!atomic_compare_exchange_strong_explicit(&meta_ranges[i].low, &none, (uintptr_t)address,
+                                                     memory_order_relaxed, memory_order_relaxed))
             continue;
         /* release pairs with the acquire in fh_meta_each. */
         atomic_store_explicit(&meta_ranges[i].high, (uintptr_t)address + bytes,

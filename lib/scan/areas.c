@@ -97,22 +97,36 @@ static uint64_t reciprocal_of(size_t stride, size_t bytes)
     return (((uint64_t)1 << RECIPROCAL_SHIFT) + stride - 1) / stride;
 }
 
-static bool file_inside(struct fh_scan *scan, struct fh_scan_area *area)
+static bool is_inside(const struct fh_scan *scan, uintptr_t base, size_t bytes)
+{
+    uintptr_t offset = base - scan->window_low;
+    return offset < scan->window_bytes && bytes <= scan->window_bytes - offset;
+}
+
+static void file_inside(struct fh_scan *scan, struct fh_scan_area *area)
 {
     uintptr_t offset = area->base - scan->window_low;
-    if (offset >= scan->window_bytes || area->bytes > scan->window_bytes - offset)
-        return false;
     size_t last = (offset + area->bytes - 1) >> FH_GRANULE_SHIFT;
     for (size_t i = offset >> FH_GRANULE_SHIFT; i <= last; i++)
         scan->granules[i] = area;
-    return true;
+}
+
+/* Bits for the blocks, and in the window for every quotient that an address of the area's granules can give: what
+ * is behind the last block needs no check. */
+static size_t bits_for(const struct fh_scan *scan, uintptr_t base, size_t stride, uint32_t count)
+{
+    size_t bytes = stride * count;
+    if (count == 1 || !is_inside(scan, base, bytes))
+        return count;
+    return (fh_align_up(base + bytes, FH_GRANULE) - base) / stride + 1;
 }
 
 struct fh_scan_area *fh_scan_add(struct fh_scan *scan, uintptr_t base, size_t stride,
                                  uint32_t count)
 {
-    size_t bits = (((size_t)count + 63) / 64) * sizeof(uint64_t);
-    struct fh_scan_area *area = fh_scan_note(scan, sizeof *area + 2 * bits);
+    size_t words = (bits_for(scan, base, stride, count) + 63) / 64;
+    struct fh_scan_area *area = fh_scan_note(
+        scan, sizeof *area + words * (sizeof(uint64_t) + sizeof(struct fh_scan_marks)));
     if (area == NULL)
         return NULL;
     *area = (struct fh_scan_area){.base = base,
@@ -121,11 +135,14 @@ struct fh_scan_area *fh_scan_add(struct fh_scan *scan, uintptr_t base, size_t st
                                   .reciprocal = reciprocal_of(stride, stride * count),
                                   .count = count,
                                   .is_paged = stride > DIRECT_MOST,
-                                  .live = (uint64_t *)(area + 1),
-                                  .wanted = (uint64_t *)((char *)(area + 1) + bits),
+                                  .number = scan->areas_count++,
+                                  .marks = (struct fh_scan_marks *)(area + 1),
+                                  .live = (uint64_t *)((struct fh_scan_marks *)(area + 1) + words),
                                   .next = scan->areas};
     scan->areas = area;
-    if (!file_inside(scan, area))
+    if (is_inside(scan, base, area->bytes))
+        file_inside(scan, area);
+    else
         scan->others_count++;
     return area;
 }
@@ -151,7 +168,7 @@ void fh_scan_by_pages(struct fh_scan_area *area)
 void fh_scan_bits(struct fh_scan_area *area, uint32_t word, uint64_t live, uint64_t wanted)
 {
     area->live[word] = live;
-    area->wanted[word] = wanted;
+    area->marks[word].wanted = wanted;
 }
 
 /* The block that begins at the address. */
@@ -180,7 +197,7 @@ bool fh_scan_want(struct fh_scan *scan, uintptr_t block)
     if (!find_block(scan, block, &area, &index))
         return false;
     area->live[index / 64] &= ~((uint64_t)1 << (index % 64));
-    area->wanted[index / 64] |= (uint64_t)1 << (index % 64);
+    area->marks[index / 64].wanted |= (uint64_t)1 << (index % 64);
     return true;
 }
 
@@ -188,7 +205,7 @@ bool fh_scan_is_wanted(const struct fh_scan *scan, uintptr_t block)
 {
     struct fh_scan_area *area;
     uint32_t index;
-    return find_block(scan, block, &area, &index) && fh_scan_has_bit(area->wanted, index);
+    return find_block(scan, block, &area, &index) && fh_scan_has_mark(area->marks, index);
 }
 
 void fh_scan_each_wanted(const struct fh_scan *scan,
@@ -196,7 +213,7 @@ void fh_scan_each_wanted(const struct fh_scan *scan,
 {
     for (const struct fh_scan_area *area = scan->areas; area != NULL; area = area->next)
         for (uint32_t word = 0; word < (area->count + 63) / 64; word++)
-            for (uint64_t bits = area->wanted[word]; bits != 0; bits &= bits - 1) {
+            for (uint64_t bits = area->marks[word].wanted; bits != 0; bits &= bits - 1) {
                 uint32_t index = word * 64 + (uint32_t)__builtin_ctzll(bits);
                 visit(context, area->base + index * area->stride, area->stride);
             }
@@ -233,13 +250,12 @@ void fh_scan_seal(struct fh_scan *scan)
 {
     if (scan->others_count == 0)
         return;
-    scan->others = fh_scan_note(scan, scan->others_count * sizeof scan->others[0]);
+    scan->others = fh_scan_note(scan, scan->others_count * sizeof(void *));
     if (scan->others == NULL)
         return;
     unsigned count = 0;
     for (struct fh_scan_area *area = scan->areas; area != NULL; area = area->next)
-        if (area->base - scan->window_low >= scan->window_bytes ||
-            area->bytes > scan->window_bytes - (area->base - scan->window_low))
+        if (!is_inside(scan, area->base, area->bytes))
             scan->others[count++] = area;
     sort_by_base(scan->others, count);
     scan->others_low = scan->others[0]->base;

@@ -12,15 +12,48 @@
 #include "scan/scan.h"
 #include "scan/stop.h"
 
+/* Of 64 blocks. */
+struct fh_scan_marks {
+    uint64_t wanted;
+    uint64_t grey; /* a trace's: found, and not read yet */
+};
+
 struct fh_scan_area {
     uintptr_t base;
     size_t bytes; /* count * stride */
     size_t stride;
     uint64_t reciprocal; /* ceil(2^40 / stride) where that gives exact quotients; else 0 */
     uint32_t count;
-    bool is_paged; /* read through the page table: its pages may be missing or guarded */
-    uint64_t *live, *wanted;
+    uint32_t number; /* areas are numbered from 0, as they were added */
+    bool is_paged;   /* read through the page table: its pages may be missing or guarded */
+    uint64_t *live;
+    struct fh_scan_marks *marks;
     struct fh_scan_area *next;
+};
+
+/* What looking for words needs of a granule's area, side by side. */
+struct fh_scan_place {
+    uintptr_t base;
+    uint64_t reciprocal;
+    struct fh_scan_marks *marks; /* NULL: no block there is wanted */
+    struct fh_scan_area *area;
+};
+
+/* A word that leads to a mark. */
+struct fh_scan_candidate {
+    struct fh_scan_marks *marks;
+    uint64_t bit;
+    struct fh_scan_area *area;
+    uint64_t reciprocal;
+    uintptr_t word;
+    uint32_t index;
+};
+#define FH_SCAN_CANDIDATES 64u /* at a time: 3 KiB */
+
+/* Areas with grey blocks, a bit each; and a bit for each word of these that is not zero. */
+struct fh_scan_grey {
+    uint64_t *areas, *words;
+    uint32_t count; /* of words in `words` */
 };
 
 struct fh_scan_range {
@@ -52,9 +85,12 @@ struct fh_scan {
     size_t mapped;
     /* From a granule of the main window to the area that has memory in it. */
     struct fh_scan_area **granules;
+    struct fh_scan_place *places; /* of the same granules, made when the looking begins */
     uintptr_t window_low;
     size_t window_bytes; /* of the granules in the table */
     struct fh_scan_area *areas;
+    uint32_t areas_count;
+    struct fh_scan_area **numbered; /* by their numbers, when the looking begins */
     /* Areas outside the window, by address; sorted by fh_scan_seal. */
     struct fh_scan_area **others;
     unsigned others_count;
@@ -62,8 +98,11 @@ struct fh_scan {
     struct fh_scan_ranges roots, excluded, holes;
     struct fh_scan_mapping *mappings; /* that can be read and written, lowest first */
     unsigned mappings_count, mappings_capacity;
-    int process, own_tid;      /* of the program, also in a copy of it */
-    struct fh_scan_work *work; /* of a trace: mark.c */
+    int process, own_tid;     /* of the program, also in a copy of it */
+    struct fh_scan_grey grey; /* the trace's */
+    bool is_tracing;
+    unsigned candidate_count;
+    struct fh_scan_candidate candidates[FH_SCAN_CANDIDATES];
     struct fh_stop_threads stopped;
     uintptr_t own_sp; /* of the scanning thread: the registers of its callers lie above */
     struct fh_scan_counts counts;
@@ -121,6 +160,11 @@ FH_INLINE uint32_t fh_scan_index(const struct fh_scan_area *area, uintptr_t addr
 FH_INLINE bool fh_scan_has_bit(const uint64_t *bits, uint32_t index)
 {
     return (bits[index / 64] >> (index % 64) & 1) != 0;
+}
+
+FH_INLINE bool fh_scan_has_mark(const struct fh_scan_marks *marks, uint32_t index)
+{
+    return (marks[index / 64].wanted >> (index % 64) & 1) != 0;
 }
 
 #endif

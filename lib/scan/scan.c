@@ -12,7 +12,7 @@
  *
  * The scan's memory is one mapping: this struct, lists whose greatest length is known (roots: one for
  * each mapping and three a thread), and the rest for areas: 2 KiB for each granule in use, where a run of
- * the smallest blocks takes 1,136 bytes. It is touched only as far as it is used.
+ * the smallest blocks takes 1,680 bytes. It is touched only as far as it is used.
  *
  * The caller's registers. Callees may keep them in theirs, or save them on the stack; run_work makes the
  * compiler save all that belong to its callers, in a frame that is there while the work is done.
@@ -56,9 +56,11 @@ static void make_ranges(struct fh_scan *scan, struct fh_scan_ranges *ranges, uns
 
 static struct fh_scan *make_scan(const struct fh_scan_options *options, bool is_shared)
 {
+    fh_os_init();
     unsigned mappings = (unsigned)fh_min(fh_os_mapping_limit(), (size_t)1 << 20);
     size_t granules = fh_pages_main.top;
-    size_t bytes = NOTES_LEAST + granules * (NOTES_GRANULE + sizeof(void *)) +
+    size_t bytes = NOTES_LEAST +
+                   granules * (NOTES_GRANULE + sizeof(void *) + sizeof(struct fh_scan_place)) +
                    mappings * (2 * sizeof(struct fh_scan_range) + sizeof(struct fh_scan_mapping)) +
                    (ROOTS_MORE + EXCLUDED_MOST) * sizeof(struct fh_scan_range);
     bytes = fh_align_up(bytes, fh_os_page_size);
@@ -79,7 +81,7 @@ static struct fh_scan *make_scan(const struct fh_scan_options *options, bool is_
     scan->mappings = fh_scan_note(scan, mappings * sizeof scan->mappings[0]);
     scan->mappings_capacity = mappings;
     scan->window_low = fh_pages_main.base;
-    scan->granules = fh_scan_note(scan, granules * sizeof scan->granules[0]);
+    scan->granules = fh_scan_note(scan, granules * sizeof(void *));
     scan->window_bytes = granules << FH_GRANULE_SHIFT;
     return scan;
 }

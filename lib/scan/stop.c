@@ -29,8 +29,9 @@
  * The signal is the highest of the real-time signals that nobody uses: what the program has an action for is
  * left to it. Its action stays ours from the first stop on, for a handler may still be on its way out.
  *
- * What is between looking and signalling: a thread that was in read() may be in poll() when the
- * signal comes, and then that call ends with EINTR. The window is some microseconds a stop.
+ * Between looking and signalling the thread may begin another call. It has waited there for some
+ * microseconds only, so whatever it is it is begun again (on aarch64, where the result has overwritten the first
+ * argument, it ends with EINTR).
  *
  * Who may touch what. One stop at a time (the caller's lock). A thread's slot is written by the stopper
  * until it sends the signal and after the thread has said STOPPED, by the handler in between. The slots are
