@@ -106,7 +106,7 @@ static unsigned char *reserve(size_t bytes, const void *near)
         if (range != NULL)
             return range + guard;
     }
-    unsigned char *range = fh_os_reserve(NULL, total, guard);
+    unsigned char *range = fh_os_reserve_hidden(total, guard);
     return range != NULL ? range + guard : NULL;
 }
 

@@ -234,7 +234,7 @@ static bool reserve(struct fh_protected *region, size_t bytes, size_t align)
         return false;
     /* With a larger alignment the lower guard is as wide as it takes to keep the base aligned. */
     size_t total = slack + bytes + 2 * guard;
-    unsigned char *range = fh_os_reserve(NULL, total, guard);
+    unsigned char *range = fh_os_reserve_hidden(total, guard);
     if (range == NULL)
         return false;
     unsigned char *base = range + guard;

@@ -15,6 +15,9 @@
 /* Address space without memory (PROT_NONE, no reserve). align is a power of two, ≥ page size; hint
  * may be NULL and is a wish. */
 void *fh_os_reserve(void *hint, size_t size, size_t align);
+/* The same at a random place, whatever the kernel randomises; where that is not to be had, at one of the
+ * kernel's choice. For what an attacker should not find. */
+void *fh_os_reserve_hidden(size_t size, size_t align);
 /* Address space exactly at addr, or NULL when something is there already. */
 void *fh_os_reserve_at(void *addr, size_t size);
 /* Readable zero pages without memory behind them, exactly at addr (in place of what the caller has

@@ -379,7 +379,7 @@ int main(void)
         WITH_EACH(test_unwritten_and_freed_code_traps),
         WITH_EACH(test_freed_code_is_not_reused_before_the_quarantine_is_full),
         WITH_EACH(test_memory_in_quarantine_is_handed_out_when_there_is_no_other),
-        WITH_EACH(test_what_is_no_block_is_reported),
+        WITH(open_two, test_what_is_no_block_is_reported), /* a place is told of once */
         WITH_EACH(test_writes_beyond_the_memory_are_refused),
         WITH_EACH(test_sealed_code_runs_and_is_written_no_more),
         WITH_EACH(test_sealing_waits_for_writers),
