@@ -68,6 +68,16 @@ void fh_os_block_signals(uint64_t set);
 void fh_os_unblock_signals(uint64_t set);
 /* Makes the set the thread's; returns what it was. */
 uint64_t fh_os_set_signal_mask(uint64_t set);
+/* sigaltstack(2), its structures as libc has them; 0 or a negative errno. */
+int fh_os_alternate_stack(const void *stack, void *before);
+/* The least size of one on this processor: what the kernel saves of its registers, and 2 KiB. */
+size_t fh_os_alternate_stack_least(void);
+/* Whether 8 bytes can be written there: what they are is lost. Grows a stack that can grow. */
+bool fh_os_is_writable(void *address);
+/* Whether a thread of this process has ended. */
+bool fh_os_is_thread_gone(int tid);
+/* The thread's bases of the fs and gs segments (x86-64; 0 elsewhere). */
+void fh_os_segment_bases(uint64_t *fs, uint64_t *gs);
 /* Sends the calling thread a signal with this siginfo_t; 0 or a negative errno. */
 int fh_os_signal_self(int number, const void *info);
 

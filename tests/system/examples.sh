@@ -2,10 +2,10 @@
 # The examples build, without a warning, and print what they say they show.
 . "$(dirname "$0")/lib.sh"
 
-# example NAME: prints as standard input says.
+# example NAME ARG…: prints as standard input says.
 example() {
     cat >"$work/expected"
-    "$BUILD_DIR/examples/$1" >"$work/printed" 2>&1 || echo "ended with status $?" >>"$work/printed"
+    "$BUILD_DIR/examples/$1" "${@:2}" >"$work/printed" 2>&1 || echo "ended with status $?" >>"$work/printed"
     equal "examples/$1 to print what it shows" "$work/expected" "$work/printed"
 }
 
@@ -39,5 +39,10 @@ example tags <<'END'
 first: socket 3
 first again: stale
 second: socket 4
+END
+example faults good <<'END'
+Grace
+Barbara
+Ada
 END
 finish
