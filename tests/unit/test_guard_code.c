@@ -322,6 +322,8 @@ static void test_what_nobody_writes_can_not_even_be_read_where_it_is_written(voi
 {
     (void)state;
     assert_false(can_read(code.writable));
+    write_returning(fh_code_alloc(&code, 16), 7);
+    assert_false(can_read(code.writable));
 }
 
 static void test_code_lies_near_where_it_is_wanted(void **state)
