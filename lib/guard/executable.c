@@ -1,18 +1,19 @@
 /*
  * Executable stacks, and heap memory that is made executable.
  *
- * When a stack can be executed, an overflow into it is an attacker's program. A program gets one when its own
- * header of type PT_GNU_STACK says so, or is missing, or as soon as it loads a library that asks for one: the C library then
- * makes all stacks executable. It is nearly always an oversight: one assembly file without its note.
+ * When a stack can be executed, an overflow into it is an attacker's program. A program gets one
+ * when its own header of type PT_GNU_STACK says so, or is missing, or as soon as it loads a library
+ * that asks for one: the C library then makes all stacks executable. It is nearly always an
+ * oversight: one assembly file without its note.
  *
- * So hardened mode looks at the program's headers when it starts, and at those of a module when code in it is seen
- * to allocate or free from a place that was not known yet (sites.c): that finds plugins that are loaded later,
- * without a lock of the loader's. A library that never calls us from its own code goes unnoticed. It says so
- * once, for the first module found.
+ * So hardened mode looks at the program's headers when it starts, and at those of a module when
+ * code in it is seen to allocate or free from a place that was not known yet (sites.c): that finds
+ * plugins that are loaded later, without a lock of the loader's. A library that never calls us from
+ * its own code goes unnoticed. It says so once, for the first module found.
  *
- * Blocks of the heap are never executable, unless the program makes them so by mprotect: then what was beside
- * the code on its page is executable too, and stays so when it is another block. That is told once (and not
- * refused: it is how some programs work).
+ * Blocks of the heap are never executable, unless the program makes them so by mprotect: then what
+ * was beside the code on its page is executable too, and stays so when it is another block. That is
+ * told once (and not refused: it is how some programs work).
  */
 #include "base/core/bits.h"
 #include "base/message.h"

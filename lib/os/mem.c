@@ -152,9 +152,10 @@ void *fh_os_reserve(void *hint, size_t size, size_t align)
 }
 
 /*
- * Between 16 and 80 TiB: clear of the program, the brk heap and the area from which the kernel hands out
- * mappings top down. The multiples of 2 MiB there are 2^25 places. A place that is taken is rare; that all
- * tries fail means that the size is too large or that this kernel has no such addresses.
+ * Between 16 and 80 TiB: clear of the program, the brk heap and the area from which the kernel
+ * hands out mappings top down. The multiples of 2 MiB there are 2^25 places. A place that is taken
+ * is rare; that all tries fail means that the size is too large or that this kernel has no such
+ * addresses.
  */
 void *fh_os_reserve_hidden(size_t size, size_t align)
 {

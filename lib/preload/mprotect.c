@@ -1,8 +1,8 @@
 /*
  * Heap memory that the program makes executable (hardened mode warns: guard/executable.c).
  *
- * One test more than the C library's own call, which is found by dlsym when first needed. Raw system calls are not
- * seen. Not in the static archive, as mmap.c.
+ * One test more than the C library's own call, which is found by dlsym when first needed. Raw
+ * system calls are not seen. Not in the static archive, as mmap.c.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
