@@ -333,6 +333,7 @@ int fh_code_destroy(struct fh_code *code)
     fh_buddy_destroy(&code->blocks);
     fh_meta_unmap(code->metadata, code->metadata_bytes);
     release_mappings(code);
+    code->capacity = 0; /* it owns no address any more */
     return 0;
 }
 

@@ -273,6 +273,17 @@ static void test_a_report_says_that_code_is_written_by_its_handle(void **state)
 
 /* ---- one kind -------------------------------------------------------------------------------- */
 
+static void test_what_was_destroyed_owns_nothing(void **state)
+{
+    (void)state;
+    void *block = fh_code_alloc(&code, 16);
+    assert_true(fh_code_owns(&code, block));
+    assert_int_equal(fh_code_destroy(&code), 0);
+    assert_false(fh_code_owns(&code, block));
+    assert_false(fh_code_owns(&code, NULL));
+    assert_int_equal(fh_code_destroy(&code), -EINVAL);
+}
+
 static void test_each_kind_is_what_it_says(void **state)
 {
     (void)state;
@@ -409,6 +420,7 @@ int main(void)
         WITH_EACH(test_parent_and_child_write_their_own_code),
         WITH_EACH(test_a_failing_switch_leaves_all_as_it_was),
         WITH_EACH(test_a_report_says_that_code_is_written_by_its_handle),
+        WITH(open_two, test_what_was_destroyed_owns_nothing),
         WITH(open_two, test_each_kind_is_what_it_says),
         WITH(open_two, test_other_threads_execute_while_one_writes),
         WITH(open_two, test_what_nobody_writes_can_not_even_be_read_where_it_is_written),
