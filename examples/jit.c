@@ -1,6 +1,6 @@
 /*
- * A compiler of one kind of function: `add n to the argument`. What it makes is executable where it is called,
- * and writable nowhere but for the moment in which it is written.
+ * A compiler of one kind of function: `add n to the argument`. What it makes is executable where it
+ * is called, and writable nowhere but for the moment in which it is written.
  */
 #include <freehold/freehold.h>
 

@@ -1,6 +1,6 @@
 /*
- * Handles that know when they are stale: beside the object's address a handle holds the generation that
- * the object had, in bits of the pointer that are unused.
+ * Handles that know when they are stale: beside the object's address a handle holds the generation
+ * that the object had, in bits of the pointer that are unused.
  */
 #include <freehold/freehold.h>
 

@@ -1,11 +1,12 @@
 /*
- * pointer_tag.h: small numbers in the unused bits of pointers, and Arm's memory tags (MTE), by which the
- * processor itself checks that a pointer and the memory that it leads to have the same number.
+ * pointer_tag.h: small numbers in the unused bits of pointers, and Arm's memory tags (MTE), by
+ * which the processor itself checks that a pointer and the memory that it leads to have the same
+ * number.
  *
- * Software tags are for data structures: the generation of an object beside its address (an old handle is
- * told from a new one), the counter that keeps a lock-free list from mistaking one state for
- * another, a type. Do not use them as a protection by themselves: nothing checks them but your code, and do not
- * give a tagged pointer to anybody else (libraries, system calls, free).
+ * Software tags are for data structures: the generation of an object beside its address (an old
+ * handle is told from a new one), the counter that keeps a lock-free list from mistaking one state
+ * for another, a type. Do not use them as a protection by themselves: nothing checks them but your
+ * code, and do not give a tagged pointer to anybody else (libraries, system calls, free).
  *
  *     struct node *handle = fh_tag(node, node->generation);
  *     ...
@@ -13,13 +14,13 @@
  *     if (fh_tag_of(handle) != node->generation % FH_TAGS)
  *         return stale();
  *
- * Always untag before use: that costs one instruction. On aarch64 the processor ignores the bits in any case; on
- * x86-64 it may where the kernel grants Linear Address Masking (fh_tags_ignore asks for it), which few
- * machines have.
+ * Always untag before use: that costs one instruction. On aarch64 the processor ignores the bits in
+ * any case; on x86-64 it may where the kernel grants Linear Address Masking (fh_tags_ignore asks
+ * for it), which few machines have.
  *
- * Memory tags are a protection. Every 16 bytes have a colour of four bits, kept apart from the memory, and an
- * access through a pointer of another colour ends in SIGSEGV at that instruction (si_code SEGV_MTESERR), whichever
- * code does it. An allocator colours its blocks:
+ * Memory tags are a protection. Every 16 bytes have a colour of four bits, kept apart from the
+ * memory, and an access through a pointer of another colour ends in SIGSEGV at that instruction
+ * (si_code SEGV_MTESERR), whichever code does it. An allocator colours its blocks:
  *
  *     fh_mte_start();                                        // at the beginning of main
  *     fh_mte_prepare(memory, bytes);                         // once
@@ -28,14 +29,16 @@
  *     fh_mte_colour(&range, block, size);                    // and when it is freed
  *     block = fh_mte_pointer(block);                         // handed out again
  *
- * fh_mte_colour draws a colour that neither the block has had before it nor a neighbour has. So an overflow into an
- * adjacent block is always caught, and so is a use after free until the block has been freed once
- * more; any other wrong pointer with probability 14/15. Overflows within the last 16 bytes of a
- * block are not seen (fill them with a canary). The memory must be private and anonymous. Where there
- * is no MTE (every x86-64), these functions say so and give pointers back as they are.
+ * fh_mte_colour draws a colour that neither the block has had before it nor a neighbour has. So an
+ * overflow into an adjacent block is always caught, and so is a use after free until the block has
+ * been freed once more; any other wrong pointer with probability 14/15. Overflows within the last
+ * 16 bytes of a block are not seen (fill them with a canary). The memory must be private and
+ * anonymous. Where there is no MTE (every x86-64), these functions say so and give pointers back as
+ * they are.
  *
- * Sources: Arm Architecture Reference Manual for A-profile, D8 (address tagging), D10 (MTE); Intel, Linear Address
- * Masking; Serebryany et al., Memory Tagging and how it improves C/C++ memory safety, 2018.
+ * Sources: Arm Architecture Reference Manual for A-profile, D8 (address tagging), D10 (MTE); Intel,
+ * Linear Address Masking; Serebryany et al., Memory Tagging and how it improves C/C++ memory
+ * safety, 2018.
  */
 #ifndef FREEHOLD_POINTER_TAG_H
 #define FREEHOLD_POINTER_TAG_H
@@ -44,8 +47,8 @@
 
 FH_BEGIN_DECLS
 
-/* A tag is a number below FH_TAGS: at least 16. x86-64: the bits that LAM_U57 ignores; aarch64: the upper half of the
- * byte that is ignored, so that software tags and colours stay apart. */
+/* A tag is a number below FH_TAGS: at least 16. x86-64: the bits that LAM_U57 ignores; aarch64: the
+ * upper half of the byte that is ignored, so that software tags and colours stay apart. */
 #if defined(__aarch64__)
 #define FH_TAG_BITS  4
 #define FH_TAG_SHIFT 60
@@ -82,8 +85,8 @@ static inline void *fh_retag(const void *pointer)
 }
 
 /* Asks that the processor ignore tags from now on, for the whole process; call it before there are
- * threads. 0: tagged pointers may be dereferenced without fh_untag; -ENOTSUP: they may not (the processor or the
- * kernel does not offer it). System calls still want untagged ones. */
+ * threads. 0: tagged pointers may be dereferenced without fh_untag; -ENOTSUP: they may not (the
+ * processor or the kernel does not offer it). System calls still want untagged ones. */
 FH_API int fh_tags_ignore(void);
 
 /* ---- Arm's memory tags ----------------------------------------------------------------------- */
@@ -95,19 +98,21 @@ struct fh_mte_range {
     unsigned char *low, *high; /* uncoloured pointers */
 };
 
-/* Checks accesses of the calling thread, and of threads that it makes from now on, at once (synchronously). 0;
- * -ENOTSUP where there is no MTE. */
+/* Checks accesses of the calling thread, and of threads that it makes from now on, at once
+ * (synchronously). 0; -ENOTSUP where there is no MTE. */
 FH_API int fh_mte_start(void);
 /* Whether the calling thread's accesses are checked. O(1), a system call. */
 FH_API bool fh_mte_is_on(void);
-/* Gives readable and writable pages of private anonymous memory colours, 0 at first, which matches pointers that
- * were never coloured. memory and bytes are multiples of the page size. 0; -ENOTSUP, -EINVAL, -ENOMEM. */
+/* Gives readable and writable pages of private anonymous memory colours, 0 at first, which matches
+ * pointers that were never coloured. memory and bytes are multiples of the page size. 0; -ENOTSUP,
+ * -EINVAL, -ENOMEM. */
 FH_API int fh_mte_prepare(void *memory, size_t bytes);
 
-/* Draws a new colour for a block and gives a pointer of it. `block` may have any colour; its address is
- * a multiple of 16, and `size` is rounded up to one. The colour is none of 0, the block's until now, and those of
- * the 16 bytes before and behind it, as far as they lie in the range. Contents stay. The caller has the
- * block and its neighbours' boundaries to itself (the allocator's lock). O(size). */
+/* Draws a new colour for a block and gives a pointer of it. `block` may have any colour; its
+ * address is a multiple of 16, and `size` is rounded up to one. The colour is none of 0, the
+ * block's until now, and those of the 16 bytes before and behind it, as far as they lie in the
+ * range. Contents stay. The caller has the block and its neighbours' boundaries to itself (the
+ * allocator's lock). O(size). */
 FH_API void *fh_mte_colour(const struct fh_mte_range *range, void *block, size_t size);
 /* The pointer to `block` that has the colour of its memory. */
 FH_API void *fh_mte_pointer(const void *block);

@@ -25,23 +25,23 @@
  *     fh_protect_end_read(&vault);
  *     fh_protected_free(&vault);                             // zeroed first
  *
- * A region is one range of pages with an inaccessible page on each side, its contents zeroed when it
- * is given back. It serves either one block, at whose end the upper guard page begins
+ * A region is one range of pages with an inaccessible page on each side, its contents zeroed when
+ * it is given back. It serves either one block, at whose end the upper guard page begins
  * (fh_protected_alloc), or as the source of one manager (fh_protected_source). What the manager
- * keeps in the range is protected with its blocks, so call it between begin_write and end_write only:
- * its state then can't be overwritten in between either. Take a manager that keeps all it knows in its
- * handle and range (arena, pool, fits, TLSF), not a fh_heap, whose threads read its run headers at any
- * time.
+ * keeps in the range is protected with its blocks, so call it between begin_write and end_write
+ * only: its state then can't be overwritten in between either. Take a manager that keeps all it
+ * knows in its handle and range (arena, pool, fits, TLSF), not a fh_heap, whose threads read its
+ * run headers at any time.
  *
- * Who may do what. Access *at rest* is what fh_protect says, at first FH_PROTECT_WRITE. begin and end
- * open a region beyond that, for any number of threads, nested any number of times: writable while a
- * writer has begun, else readable while a reader has, else as at rest. Access is the process's, not the
- * thread's: while one thread has begun, all can. All functions of a region may be called by any
- * thread at any time, but alloc, source and free. None may be called by a signal handler. A forked child
- * has a copy of the region with the access that it had.
+ * Who may do what. Access *at rest* is what fh_protect says, at first FH_PROTECT_WRITE. begin and
+ * end open a region beyond that, for any number of threads, nested any number of times: writable
+ * while a writer has begun, else readable while a reader has, else as at rest. Access is the
+ * process's, not the thread's: while one thread has begun, all can. All functions of a region may
+ * be called by any thread at any time, but alloc, source and free. None may be called by a signal
+ * handler. A forked child has a copy of the region with the access that it had.
  *
- * The handle (struct fh_protected) is the caller's and must stay where it is; what it holds would let an
- * attacker who can write anywhere make a region writable, which sealing takes from him, too.
+ * The handle (struct fh_protected) is the caller's and must stay where it is; what it holds would
+ * let an attacker who can write anywhere make a region writable, which sealing takes from him, too.
  *
  * Sources: mprotect(2), mseal(2); the guarded allocations of libsodium (sodium_malloc) for secrets.
  */
@@ -84,20 +84,21 @@ struct fh_protected {
 };
 
 /* `size` zero bytes, at least 1, aligned to 16, in a region of their own, writable at rest until
- * fh_protect says otherwise; flags of enum fh_protect_flags. An access behind the block (from the next
- * multiple of 16 on) or in front of its first page traps at once; writes to the rest of its pages are
- * reported by fh_protected_free. NULL and ENOMEM; EINVAL for unknown flags or size 0. */
+ * fh_protect says otherwise; flags of enum fh_protect_flags. An access behind the block (from the
+ * next multiple of 16 on) or in front of its first page traps at once; writes to the rest of its
+ * pages are reported by fh_protected_free. NULL and ENOMEM; EINVAL for unknown flags or size 0. */
 FH_API void *fh_protected_alloc(struct fh_protected *region, size_t size, unsigned flags);
 
-/* The region as source of one manager, whose capacity it is (0: 1 GiB of address space). Nothing is asked
- * of the system before the manager opens; then it is writable at rest until fh_protect says otherwise.
- * Taking more memory while it is not writable fails. It is given back, zeroed, when the manager is
- * destroyed, which wants it writable; a sealed one stays. NULL and EINVAL for unknown flags. */
+/* The region as source of one manager, whose capacity it is (0: 1 GiB of address space). Nothing is
+ * asked of the system before the manager opens; then it is writable at rest until fh_protect says
+ * otherwise. Taking more memory while it is not writable fails. It is given back, zeroed, when the
+ * manager is destroyed, which wants it writable; a sealed one stays. NULL and EINVAL for unknown
+ * flags. */
 FH_API const struct fh_source *fh_protected_source(struct fh_protected *region, unsigned flags);
 
-/* Sets the access at rest. 0; -EINVAL for one that is none or a region without memory, -EPERM when it is
- * sealed, -ENOMEM when the process has too many mappings (vm.max_map_count): then nothing has changed.
- * One system call unless the access stays what it is. */
+/* Sets the access at rest. 0; -EINVAL for one that is none or a region without memory, -EPERM when
+ * it is sealed, -ENOMEM when the process has too many mappings (vm.max_map_count): then nothing has
+ * changed. One system call unless the access stays what it is. */
 FH_API int fh_protect(struct fh_protected *region, enum fh_protection at_rest);
 
 /* Opens the region beyond its access at rest. 0, and to be ended once; or as fh_protect (to write
@@ -109,9 +110,10 @@ FH_API int fh_protect_begin_write(struct fh_protected *region);
 FH_API int fh_protect_end_read(struct fh_protected *region);
 FH_API int fh_protect_end_write(struct fh_protected *region);
 
-/* Read-only for good, until the process ends. 0 when the kernel sees to that (mseal, Linux 6.10: mprotect
- * and munmap of the range fail, whoever calls them); 1 when only the functions above refuse. -EINVAL
- * when the region is not FH_PROTECT_READ at rest, -EBUSY while somebody has begun to write. */
+/* Read-only for good, until the process ends. 0 when the kernel sees to that (mseal, Linux 6.10:
+ * mprotect and munmap of the range fail, whoever calls them); 1 when only the functions above
+ * refuse. -EINVAL when the region is not FH_PROTECT_READ at rest, -EBUSY while somebody has begun
+ * to write. */
 FH_API int fh_protect_seal(struct fh_protected *region);
 
 /* What may be done with the memory now. */
@@ -119,9 +121,9 @@ FH_API enum fh_protection fh_protect_now(const struct fh_protected *region);
 /* Whether all of it is kept out of swap. */
 FH_API bool fh_protected_is_locked(const struct fh_protected *region);
 
-/* Zeroes the memory of fh_protected_alloc and gives it back, whatever its access. Damage in front of or
- * behind the block is reported (heap-buffer-underflow, heap-buffer-overflow). 0; -EPERM when sealed, -EBUSY
- * while somebody has begun, -EINVAL for a region without memory or of a manager. */
+/* Zeroes the memory of fh_protected_alloc and gives it back, whatever its access. Damage in front
+ * of or behind the block is reported (heap-buffer-underflow, heap-buffer-overflow). 0; -EPERM when
+ * sealed, -EBUSY while somebody has begun, -EINVAL for a region without memory or of a manager. */
 FH_API int fh_protected_free(struct fh_protected *region);
 
 FH_END_DECLS

@@ -13,7 +13,12 @@ FH_INLINE void *fh_early_memcpy(void *to, const void *from, size_t size)
 {
     char *into = to;
     const char *out_of = from;
+#if defined(__x86_64__)
     __asm__ volatile("rep movsb" : "+D"(into), "+S"(out_of), "+c"(size) : : "memory");
+#else
+    for (size_t i = 0; i < size; i++)
+        into[i] = out_of[i];
+#endif
     return to;
 }
 
@@ -31,7 +36,12 @@ FH_INLINE void *fh_early_memmove(void *to, const void *from, size_t size)
 FH_INLINE void *fh_early_memset(void *to, int byte, size_t size)
 {
     char *into = to;
+#if defined(__x86_64__)
     __asm__ volatile("rep stosb" : "+D"(into), "+c"(size) : "a"(byte) : "memory");
+#else
+    for (size_t i = 0; i < size; i++)
+        into[i] = (char)byte;
+#endif
     return to;
 }
 

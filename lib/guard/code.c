@@ -3,30 +3,33 @@
  *
  *     | guard | code: read and execute ............ | guard |     where blocks have their addresses
  *                 \ the same memory
- *     | guard | writable: nothing, or read and write | guard |    somewhere else, while writers != 0
+ *     | guard | writable: nothing, or read and write | guard |  elsewhere, while writers != 0
  *
- * The memfd behind both is closed as soon as it is mapped: no descriptor is left by which code could be
- * written. With one mapping `writable` is `code`, and its access toggles. In either case the kernel is
- * told twice for each outermost write, under the lock, for the reasons that protect.c gives.
+ * The memfd behind both is closed as soon as it is mapped: no descriptor is left by which code
+ * could be written. With one mapping `writable` is `code`, and its access toggles. In either case
+ * the kernel is told twice for each outermost write, under the lock, for the reasons that protect.c
+ * gives.
  *
  * Which bytes are whose is kept by a buddy system whose metadata lies apart: it never touches the
  * memory that it hands out. A freed block stays live there while it waits in the ring, so the buddy
- * system sees bad addresses, and the ring second frees. When the ring is full, or too many bytes wait,
- * the oldest goes back; when memory is short, all do.
+ * system sees bad addresses, and the ring second frees. When the ring is full, or too many bytes
+ * wait, the oldest goes back; when memory is short, all do.
  *
- * All that is in `code` and was never written or was freed are trapping instructions: a jump that is
- * wrong or late ends at once. (Beyond `used` nothing was ever handed out and pages have no memory; there a
- * jump finds zeroes, which trap on aarch64 and do not on x86-64, where they add to memory at rax.)
+ * All that is in `code` and was never written or was freed are trapping instructions: a jump that
+ * is wrong or late ends at once. (Beyond `used` nothing was ever handed out and pages have no
+ * memory; there a jump finds zeroes, which trap on aarch64 and do not on x86-64, where they add to
+ * memory at rax.)
  *
- * New code. x86-64 keeps its caches coherent, by physical address; aarch64 is told by the instructions
- * that __builtin___clear_cache holds: data caches behave there as if by physical address too, so the
- * executable addresses do for both. Other processors may have fetched ahead what was there before; they are
- * made to fetch anew (membarrier) before end returns.
+ * New code. x86-64 keeps its caches coherent, by physical address; aarch64 is told by the
+ * instructions that __builtin___clear_cache holds: data caches behave there as if by physical
+ * address too, so the executable addresses do for both. Other processors may have fetched ahead
+ * what was there before; they are made to fetch anew (membarrier) before end returns.
  *
- * Fork. A shared mapping would stay shared. So before a fork the used part is copied to a second memfd,
- * which the child maps in place of the first; as in pages/memfd.c the copy is made in the parent, the one
- * moment when it is right. The lock is held from then till after the fork. Sealed code can't change and
- * stays shared. A child for which there was no memory finds nothing at its addresses.
+ * Fork. A shared mapping would stay shared. So before a fork the used part is copied to a second
+ * memfd, which the child maps in place of the first; as in pages/memfd.c the copy is made in the
+ * parent, the one moment when it is right. The lock is held from then till after the fork. Sealed
+ * code can't change and stays shared. A child for which there was no memory finds nothing at its
+ * addresses.
  *
  * Lock: one for all, over the list, the handles and the buddy systems. What is called under it: the
  * kernel, and the buddy system (which reports misuse under it, as under a wrapper's lock).
@@ -91,7 +94,8 @@ static bool is_two_mapped(const struct fh_code *code)
 
 /* ---- mappings -------------------------------------------------------------------------------- */
 
-/* A place for `bytes` between guard pages, near an address when that is free; nothing is there yet. */
+/* A place for `bytes` between guard pages, near an address when that is free; nothing is there yet.
+ * */
 static unsigned char *reserve(size_t bytes, const void *near)
 {
     /* 64 MiB apart, 15 to each side: all of a gigabyte's neighbourhood is looked at. */
@@ -106,7 +110,7 @@ static unsigned char *reserve(size_t bytes, const void *near)
         if (range != NULL)
             return range + guard;
     }
-    unsigned char *range = fh_os_reserve(NULL, total, guard);
+    unsigned char *range = fh_os_reserve_hidden(total, guard);
     return range != NULL ? range + guard : NULL;
 }
 
@@ -329,6 +333,7 @@ int fh_code_destroy(struct fh_code *code)
     fh_buddy_destroy(&code->blocks);
     fh_meta_unmap(code->metadata, code->metadata_bytes);
     release_mappings(code);
+    code->capacity = 0; /* it owns no address any more */
     return 0;
 }
 

@@ -1,25 +1,31 @@
 /*
- * Executable stacks.
+ * Executable stacks, and heap memory that is made executable.
  *
- * When a stack can be executed, an overflow into it is an attacker's program. A program gets one when its own
- * header of type PT_GNU_STACK says so, or is missing, or as soon as it loads a library that asks for one: the C library then
- * makes all stacks executable. It is nearly always an oversight: one assembly file without its note.
+ * When a stack can be executed, an overflow into it is an attacker's program. A program gets one
+ * when its own header of type PT_GNU_STACK says so, or is missing, or as soon as it loads a library
+ * that asks for one: the C library then makes all stacks executable. It is nearly always an
+ * oversight: one assembly file without its note.
  *
- * So hardened mode looks at the program's headers when it starts, and at those of a module when code in it is seen
- * to allocate or free from a place that was not known yet (sites.c): that finds plugins that are loaded later,
- * without a lock of the loader's. A library that never calls us from its own code goes unnoticed. It says so
- * once, for the first module found.
+ * So hardened mode looks at the program's headers when it starts, and at those of a module when
+ * code in it is seen to allocate or free from a place that was not known yet (sites.c): that finds
+ * plugins that are loaded later, without a lock of the loader's. A library that never calls us from
+ * its own code goes unnoticed. It says so once, for the first module found.
+ *
+ * Blocks of the heap are never executable, unless the program makes them so by mprotect: then what
+ * was beside the code on its page is executable too, and stays so when it is another block. That is
+ * told once (and not refused: it is how some programs work).
  */
 #include "base/core/bits.h"
 #include "base/message.h"
 #include "guard/guard.h"
 #include "os/sys.h"
+#include "pages/pages.h"
 #include "stack/module.h"
 
 #include <link.h>
 #include <string.h>
 
-static _Atomic bool is_told;
+static _Atomic bool is_told, is_heap_told;
 static _Atomic uintptr_t last_module; /* where the one begins that was looked at last */
 
 static void warn(const char *who)
@@ -81,4 +87,16 @@ void fh_executable_stack_look(uintptr_t pc)
         return;
     atomic_store_explicit(&last_module, place.start, memory_order_relaxed);
     look_at(&place);
+}
+
+void fh_executable_heap_look(const void *address)
+{
+    if (fh_guard_settings.mode != FH_MODE_HARDENED ||
+        (!fh_pages_contain(&fh_pages_main, address) && !fh_fence_owns(address)) ||
+        atomic_exchange_explicit(&is_heap_told, true, memory_order_relaxed)) /* as in warn */
+        return;
+    fh_message(
+        "WARNING: mprotect makes heap memory at %p executable: what else lies on these pages can "
+        "be run as code, now and later. Take memory for code by mmap, or by fh_code_alloc",
+        address);
 }

@@ -497,7 +497,7 @@ static uint32_t list_take(struct list *list)
 
 static bool is_reserved(size_t bytes)
 {
-    char *base = fh_os_reserve(NULL, bytes, chunk_bytes());
+    char *base = fh_os_reserve_hidden(bytes, chunk_bytes());
     if (base == NULL)
         return false;
     /* Where address space is limited the heap's window is planned, not reserved. */

@@ -148,6 +148,8 @@ const char *fh_region_explain(const void *address);
  * return address lies, that of a call from a place not known yet. */
 void fh_executable_stack_start(void);
 void fh_executable_stack_look(uintptr_t pc);
+/* The program makes the memory at this address executable: warns, once, when it is the heap's. */
+FH_API void fh_executable_heap_look(const void *address);
 
 /* ---- errors (report.c) --------------------------------------------------------------------------- */
 

@@ -4,24 +4,24 @@
  *     | guard | committed, access `now` ............ | not taken yet | guard |
  *             base                                                   base + capacity
  *
- * All of it is reserved at once, without access; what is committed is one mapping (two while not all of
- * the range is), so that switching is one mprotect. A block lies at the end of its pages, as an
- * allocator of guarded blocks puts it: overflows are the commoner bug. What its pages hold beside it is a
- * canary.
+ * All of it is reserved at once, without access; what is committed is one mapping (two while not
+ * all of the range is), so that switching is one mprotect. A block lies at the end of its pages, as
+ * an allocator of guarded blocks puts it: overflows are the commoner bug. What its pages hold
+ * beside it is a canary.
  *
  * State. `writers` and `readers` count who has begun; access follows from them and from at_rest
- * (wanted_access), and `now` is what the kernel was last told. Counting and telling must be one step, or a
- * second writer would return from begin before the first one's mprotect: so both happen under a
- * lock. It is one lock for all regions, since the kernel changes the mappings of a process one at a
- * time anyway. Nothing is called under it but the kernel. Fork takes it (handlers registered with the first
- * region), so that a child finds counts and access in agreement.
+ * (wanted_access), and `now` is what the kernel was last told. Counting and telling must be one
+ * step, or a second writer would return from begin before the first one's mprotect: so both happen
+ * under a lock. It is one lock for all regions, since the kernel changes the mappings of a process
+ * one at a time anyway. Nothing is called under it but the kernel. Fork takes it (handlers
+ * registered with the first region), so that a child finds counts and access in agreement.
  *
- * Invariants: now == wanted_access whenever the lock is free, unless the kernel refused to take access away;
- * a sealed region is READ and has no writer.
+ * Invariants: now == wanted_access whenever the lock is free, unless the kernel refused to take
+ * access away; a sealed region is READ and has no writer.
  *
- * `committed` grows without the lock: only who may write to the region commits, so nobody can switch it
- * meanwhile (its writer has not ended). A lock here would be taken under those of the manager's
- * wrappers.
+ * `committed` grows without the lock: only who may write to the region commits, so nobody can
+ * switch it meanwhile (its writer has not ended). A lock here would be taken under those of the
+ * manager's wrappers.
  */
 #include "freehold/protect.h"
 
@@ -234,7 +234,7 @@ static bool reserve(struct fh_protected *region, size_t bytes, size_t align)
         return false;
     /* With a larger alignment the lower guard is as wide as it takes to keep the base aligned. */
     size_t total = slack + bytes + 2 * guard;
-    unsigned char *range = fh_os_reserve(NULL, total, guard);
+    unsigned char *range = fh_os_reserve_hidden(total, guard);
     if (range == NULL)
         return false;
     unsigned char *base = range + guard;

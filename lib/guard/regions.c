@@ -3,8 +3,8 @@
  *
  * A row is claimed by a compare-and-swap of its state, filled, and published by storing the state
  * that it shall have (release, pairs with the acquire of whoever explains). It is freed by storing
- * FREE. A reader that meets a row in the middle of being freed and taken again may pair one region's
- * bounds with another's state: it says a wrong sentence in a report about an address whose
+ * FREE. A reader that meets a row in the middle of being freed and taken again may pair one
+ * region's bounds with another's state: it says a wrong sentence in a report about an address whose
  * region is being given back, and touches nothing.
  */
 #include "guard/regions.h"

@@ -1,18 +1,19 @@
 /*
  * Colours of memory: see pointer_tag.h.
  *
- * A block gets its colour when it is first handed out, a new one at each free, and keeps that when it is
- * handed out again. So the colour changes once a life, and at the moment that matters: pointers to the
- * freed block are wrong at once, and still are after the next allocation has taken its place.
+ * A block gets its colour when it is first handed out, a new one at each free, and keeps that when
+ * it is handed out again. So the colour changes once a life, and at the moment that matters:
+ * pointers to the freed block are wrong at once, and still are after the next allocation has taken
+ * its place.
  *
- * Invariant: adjacent blocks differ in colour, because each draws one that its neighbours do not have
- * at that moment, whoever draws later. irg is given the colours to leave out: 0 (the colour of
- * memory and pointers that were never coloured), the block's own, the two neighbours'. At least 12 of 16
- * are left, so that a pointer to an earlier life than the last is caught with probability 11/12, and any
- * other wrong one, whose colour is any of 15, with 14/15.
+ * Invariant: adjacent blocks differ in colour, because each draws one that its neighbours do not
+ * have at that moment, whoever draws later. irg is given the colours to leave out: 0 (the colour of
+ * memory and pointers that were never coloured), the block's own, the two neighbours'. At least 12
+ * of 16 are left, so that a pointer to an earlier life than the last is caught with probability
+ * 11/12, and any other wrong one, whose colour is any of 15, with 14/15.
  *
- * The instructions are written out, because the file is compiled for processors that need not have them: they
- * are reached only where fh_mte_prepare or _start has found them.
+ * The instructions are written out, because the file is compiled for processors that need not have
+ * them: they are reached only where fh_mte_prepare or _start has found them.
  */
 #include "freehold/pointer_tag.h"
 

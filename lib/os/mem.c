@@ -151,6 +151,26 @@ void *fh_os_reserve(void *hint, size_t size, size_t align)
     return map_aligned(hint, size, align, PROT_NONE, UNBACKED);
 }
 
+/*
+ * Between 16 and 80 TiB: clear of the program, the brk heap and the area from which the kernel
+ * hands out mappings top down. The multiples of 2 MiB there are 2^25 places. A place that is taken
+ * is rare; that all tries fail means that the size is too large or that this kernel has no such
+ * addresses.
+ */
+void *fh_os_reserve_hidden(size_t size, size_t align)
+{
+    enum { TRIES = 4 };
+    const uintptr_t first = (uintptr_t)16 << 40, span = (uintptr_t)64 << 40;
+    const size_t step = fh_max(align, (size_t)2 << 20);
+    for (int i = 0; i < TRIES && size < span; i++) {
+        uintptr_t offset = (uintptr_t)fh_os_random() % (span - size);
+        void *place = fh_os_reserve_at((void *)(first + fh_align_down(offset, step)), size);
+        if (place != NULL)
+            return place;
+    }
+    return fh_os_reserve(NULL, size, align);
+}
+
 void *fh_os_reserve_at(void *addr, size_t size)
 {
     char *got = map_counted(addr, size, PROT_NONE, UNBACKED | MAP_FIXED_NOREPLACE);

@@ -15,6 +15,9 @@
 /* Address space without memory (PROT_NONE, no reserve). align is a power of two, ≥ page size; hint
  * may be NULL and is a wish. */
 void *fh_os_reserve(void *hint, size_t size, size_t align);
+/* The same at a random place, whatever the kernel randomises; where that is not to be had, at one
+ * of the kernel's choice. For what an attacker should not find. */
+void *fh_os_reserve_hidden(size_t size, size_t align);
 /* Address space exactly at addr, or NULL when something is there already. */
 void *fh_os_reserve_at(void *addr, size_t size);
 /* Readable zero pages without memory behind them, exactly at addr (in place of what the caller has
@@ -55,13 +58,13 @@ int fh_os_lock_in_ram(void *addr, size_t size);
  * unguarded they can be read and written again. */
 int fh_os_guard(void *addr, size_t size);
 int fh_os_unguard(void *addr, size_t size);
-/* The first way alone, for whoever has a second one of his own: -EINVAL where the kernel does not have it,
- * and in locked memory. remove is for pages that install has marked. */
+/* The first way alone, for whoever has a second one of his own: -EINVAL where the kernel does not
+ * have it, and in locked memory. remove is for pages that install has marked. */
 int fh_os_guard_install(void *addr, size_t size);
 int fh_os_guard_remove(void *addr, size_t size);
 /* Another second way: a range whose missing pages can't be touched (SIGBUS, EFAULT) until they are
- * filled, by a userfaultfd; see faults.c. purge makes them missing again. A forked child must register
- * it anew. open: a descriptor or a negative errno. */
+ * filled, by a userfaultfd; see faults.c. purge makes them missing again. A forked child must
+ * register it anew. open: a descriptor or a negative errno. */
 int fh_os_faults_open(void);
 void fh_os_faults_close(int fd);
 int fh_os_faults_register(int fd, void *addr, size_t size);
@@ -87,24 +90,24 @@ void *fh_os_map_fd(int fd, size_t size, size_t offset, bool is_shared);
 void *fh_os_map_fd_for(int fd, size_t size, enum fh_os_access access);
 /* The same exactly at addr, in place of what the caller has there. */
 void *fh_os_map_fd_for_at(void *addr, int fd, size_t size, enum fh_os_access access);
-/* A part of the file exactly at addr, shared, in place of what the caller has there: in one step, so
- * that a reader sees the one or the other. NULL on failure: addr is as it was. */
+/* A part of the file exactly at addr, shared, in place of what the caller has there: in one step,
+ * so that a reader sees the one or the other. NULL on failure: addr is as it was. */
 void *fh_os_map_fd_at(void *addr, int fd, size_t size, size_t offset);
 /* Gives the memory of a part of a memfd back; it reads as zero then, wherever it is mapped. */
 int fh_os_punch(int fd, size_t offset, size_t size);
-/* Writes to a place in a memfd: memory to memory, without a fault for each page. Counts as a call that can
- * run out of memory. */
+/* Writes to a place in a memfd: memory to memory, without a fault for each page. Counts as a call
+ * that can run out of memory. */
 int fh_os_write_at(int fd, const void *buf, size_t size, size_t offset);
 /* The next part of a memfd, at or after *offset, that has memory: its offset and size, or false. */
 bool fh_os_next_data(int fd, size_t *offset, size_t *size);
 /* A forked child won't have the range (MADV_DONTFORK). */
 int fh_os_dont_fork(void *addr, size_t size);
 
-/* The upper bits of pointers (tags.c). Loads and stores ignore them from now on (x86-64: Linear Address
- * Masking, for the process; aarch64: always so): 0, or -ENOTSUP. */
+/* The upper bits of pointers (tags.c). Loads and stores ignore them from now on (x86-64: Linear
+ * Address Masking, for the process; aarch64: always so): 0, or -ENOTSUP. */
 int fh_os_ignore_tags(void);
-/* Memory tags (Arm MTE) are compared in this thread and those that it makes, at each access; `colours`
- * has a bit for each that irg may draw. 0 or -ENOTSUP. */
+/* Memory tags (Arm MTE) are compared in this thread and those that it makes, at each access;
+ * `colours` has a bit for each that irg may draw. 0 or -ENOTSUP. */
 int fh_os_start_memory_tags(unsigned colours);
 /* Whether that is so in this thread. */
 bool fh_os_has_memory_tags(void);

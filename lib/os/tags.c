@@ -3,8 +3,8 @@
  *
  * x86-64: Linear Address Masking, asked for by arch_prctl for the whole address space, before there
  * are threads. aarch64: the top byte is always ignored by loads and stores; a thread says by prctl
- * whether system calls may be given such pointers, and whether memory tags (MTE) are compared. That is
- * inherited by the threads and processes that it makes.
+ * whether system calls may be given such pointers, and whether memory tags (MTE) are compared. That
+ * is inherited by the threads and processes that it makes.
  *
  * Constants that older headers lack are spelled out.
  */

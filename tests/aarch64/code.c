@@ -1,8 +1,9 @@
 /*
- * Code written and run on aarch64. Run by tests/system/mte.sh; ends with 0 when each number comes back.
+ * Code written and run on aarch64. Run by tests/system/mte.sh; ends with 0 when each number comes
+ * back.
  *
- * Each number has a block of its own: qemu's user emulation before 8.2 does not notice that code it has run already is
- * written through another mapping.
+ * Each number has a block of its own: qemu's user emulation before 8.2 does not notice that code it
+ * has run already is written through another mapping.
  */
 #include "freehold/code.h"
 

@@ -1,11 +1,11 @@
 /*
- * Blocks coloured with memory tags: what is caught, of how many trials. Run by tests/system/mte.sh on aarch64
- * or its emulator.
+ * Blocks coloured with memory tags: what is caught, of how many trials. Run by tests/system/mte.sh
+ * on aarch64 or its emulator.
  *
- * The allocator is a buddy system whose metadata lies apart, so that it never touches the memory; each block
- * is coloured when it is first handed out and at each free. A trial does one wrong access, which either ends in
- * the handler of SIGSEGV (caught) or does not. `mte` prints a table and ends with 0 when each row is as it should be;
- * 77 where there is no MTE.
+ * The allocator is a buddy system whose metadata lies apart, so that it never touches the memory;
+ * each block is coloured when it is first handed out and at each free. A trial does one wrong
+ * access, which either ends in the handler of SIGSEGV (caught) or does not. `mte` prints a table
+ * and ends with 0 when each row is as it should be; 77 where there is no MTE.
  */
 #define _GNU_SOURCE
 #include "freehold/buddy.h"

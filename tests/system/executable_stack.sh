@@ -1,6 +1,6 @@
 #!/bin/bash
 # Hardened mode warns once of a program, or a library that is loaded later, that makes stacks executable; not of one that
-# does not, and not in fast mode.
+# does not, and not in fast mode. The same of heap memory.
 . "$(dirname "$0")/lib.sh"
 is_freehold || exit 77
 
@@ -8,12 +8,21 @@ cat >"$work/program.c" <<'END'
 #include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 
 int main(int argc, char **argv)
 {
     free(malloc(100));
     if (argc < 2)
         return 0;
+    if (argc == 3) { /* heap or mapped */
+        void *page = argv[2][0] == 'h' ? aligned_alloc(4096, 4096)
+                                       : mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        for (int i = 0; i < 2; i++)
+            if (mprotect(page, 4096, PROT_READ | PROT_EXEC) != 0 || mprotect(page, 4096, PROT_READ | PROT_WRITE) != 0)
+                return 1;
+        return 0;
+    }
     void *plugin = dlopen(argv[1], RTLD_NOW);
     void (*allocate)(void);
     *(void **)&allocate = plugin != NULL ? dlsym(plugin, "allocate") : NULL;
@@ -41,12 +50,13 @@ for kind in execstack noexecstack; do
 done
 program=$work/program plugin=$work/plugin
 
+warning="makes the stack executable"
 # says CLAIM WORD COUNT MODE COMMAND…: standard error has so many lines with the word.
 says() {
     local claim=$1 word=$2 count=$3 mode=$4
     shift 4
     passes "$claim: the program to end well" env FREEHOLD=mode="$mode" LD_PRELOAD="$FREEHOLD_LIB" "$@"
-    grep -c "makes the stack executable" "$work/out" >"$work/lines" || true
+    grep -c "$warning" "$work/out" >"$work/lines" || true
     echo "$count" >"$work/expected"
     equal "$claim: so many warnings" "$work/expected" "$work/lines"
     [[ $count == 0 ]] || grep -q "$word makes" "$work/out" || not_so "$claim: a warning of $word" "it reads" "$work/out"
@@ -58,4 +68,8 @@ says "a plugin that makes stacks executable" "plugin-execstack.so" 1 hardened "$
 says "a plugin that does not" - 0 hardened "$program-noexecstack" "$plugin-noexecstack.so"
 says "both: one warning" "the program" 1 hardened "$program-execstack" "$plugin-execstack.so"
 says "fast mode" - 0 fast "$program-execstack"
+warning="makes heap memory at"
+says "a block made executable" mprotect 1 hardened "$program-noexecstack" - heap
+says "mapped memory made executable" - 0 hardened "$program-noexecstack" - mapped
+says "a block made executable in fast mode" - 0 fast "$program-noexecstack" - heap
 finish

@@ -3,7 +3,7 @@
 # kernel's own randomisation of addresses and without it.
 #
 # Of n addresses drawn from 2^24 equally likely ones, n² / 2^25 pairs are expected to be equal: 3 for 10,000; the
-# probability of more than 8 is 0.4 %, with the 2^25 that there are at least (pages/window.c) 10^-5.
+# probability of more than 8 is 0.4 %, with the 2^25 that there are at least (pages/window.c) 0.002 %.
 . "$(dirname "$0")/lib.sh"
 is_freehold || exit 77
 
@@ -15,14 +15,14 @@ pairs() {
     sort "$1" | uniq -c | awk '{ pairs += $1 * ($1 - 1) / 2 } END { print pairs + 0 }'
 }
 
-# spreads CLAIM COMMAND…: the addresses that the command starts with are spread out.
+# spreads CLAIM MODE COMMAND…: the addresses are spread out when the command runs the shell that starts the program: as a
+# shell of its own, so that only the program itself is preloaded and each start is one exec.
 spreads() {
-    local claim=$1 found
-    shift
+    local claim=$1 mode=$2 found
+    shift 2
     claims=$((claims + 1))
-    for ((i = 0; i < starts; i++)); do
-        "$@"
-    done >"$work/addresses" 2>"$work/errors" || true
+    "$@" bash -c 'export LD_PRELOAD=$1 FREEHOLD=mode=$2; for ((i = 0; i < $4; i++)); do "$3"; done' \
+        - "$FREEHOLD_LIB" "$mode" "$placed" "$starts" >"$work/addresses" 2>"$work/errors" || true
     found=$(pairs "$work/addresses")
     echo "$claim: $found of $(wc -l <"$work/addresses") starts' addresses are pairs"
     if [[ $(wc -l <"$work/addresses") != "$starts" ]]; then
@@ -37,11 +37,9 @@ claims=$((claims + 1))
 [[ $(pairs "$work/known") == 4 ]] || not_so "pairs are counted" "$(pairs "$work/known") of a known file, not 4"
 
 placed=$(program placed)
-export FREEHOLD=mode=hardened
-spreads "hardened" env LD_PRELOAD="$FREEHOLD_LIB" "$placed"
+spreads "hardened" hardened env
 if setarch -R true 2>/dev/null; then
-    spreads "hardened, the kernel not randomising" setarch -R env LD_PRELOAD="$FREEHOLD_LIB" "$placed"
+    spreads "hardened, the kernel not randomising" hardened setarch -R
 fi
-export FREEHOLD=mode=fast
-spreads "fast" env LD_PRELOAD="$FREEHOLD_LIB" "$placed"
+spreads "fast" fast env
 finish

@@ -273,6 +273,17 @@ static void test_a_report_says_that_code_is_written_by_its_handle(void **state)
 
 /* ---- one kind -------------------------------------------------------------------------------- */
 
+static void test_what_was_destroyed_owns_nothing(void **state)
+{
+    (void)state;
+    void *block = fh_code_alloc(&code, 16);
+    assert_true(fh_code_owns(&code, block));
+    assert_int_equal(fh_code_destroy(&code), 0);
+    assert_false(fh_code_owns(&code, block));
+    assert_false(fh_code_owns(&code, NULL));
+    assert_int_equal(fh_code_destroy(&code), -EINVAL);
+}
+
 static void test_each_kind_is_what_it_says(void **state)
 {
     (void)state;
@@ -318,10 +329,33 @@ static void test_other_threads_execute_while_one_writes(void **state)
     assert_null(failed);
 }
 
+/* Whether the kernel says so of a mapping: a child would have one of its own. */
+static bool is_closed(const void *address)
+{
+    FILE *maps = fopen("/proc/self/maps", "re");
+    char line[512];
+    bool closed = false;
+    while (fgets(line, sizeof line, maps) != NULL) {
+        unsigned long low, high;
+        if (sscanf(line, "%lx-%lx ", &low, &high) == 2 && (uintptr_t)address >= low &&
+            (uintptr_t)address < high)
+            closed = strstr(line, " ---s ") != NULL;
+    }
+    fclose(maps);
+    return closed;
+}
+
 static void test_what_nobody_writes_can_not_even_be_read_where_it_is_written(void **state)
 {
     (void)state;
-    assert_false(can_read(code.writable));
+    assert_true(is_closed(code.writable));
+    void *block = fh_code_alloc(&code, 16);
+    write_returning(block, 7);
+    assert_true(is_closed(code.writable));
+    assert_non_null(fh_code_begin_write(&code, block));
+    assert_false(is_closed(code.writable));
+    assert_int_equal(fh_code_end_write(&code, block, 0), 0);
+    assert_true(is_closed(code.writable));
 }
 
 static void test_code_lies_near_where_it_is_wanted(void **state)
@@ -379,13 +413,14 @@ int main(void)
         WITH_EACH(test_unwritten_and_freed_code_traps),
         WITH_EACH(test_freed_code_is_not_reused_before_the_quarantine_is_full),
         WITH_EACH(test_memory_in_quarantine_is_handed_out_when_there_is_no_other),
-        WITH_EACH(test_what_is_no_block_is_reported),
+        WITH(open_two, test_what_is_no_block_is_reported), /* a place is told of once */
         WITH_EACH(test_writes_beyond_the_memory_are_refused),
         WITH_EACH(test_sealed_code_runs_and_is_written_no_more),
         WITH_EACH(test_sealing_waits_for_writers),
         WITH_EACH(test_parent_and_child_write_their_own_code),
         WITH_EACH(test_a_failing_switch_leaves_all_as_it_was),
         WITH_EACH(test_a_report_says_that_code_is_written_by_its_handle),
+        WITH(open_two, test_what_was_destroyed_owns_nothing),
         WITH(open_two, test_each_kind_is_what_it_says),
         WITH(open_two, test_other_threads_execute_while_one_writes),
         WITH(open_two, test_what_nobody_writes_can_not_even_be_read_where_it_is_written),

@@ -1,4 +1,5 @@
-/* Tags in pointers: what pointer_tag.h promises everywhere; colours of memory are tests/aarch64's. */
+/* Tags in pointers: what pointer_tag.h promises everywhere; colours of memory are tests/aarch64's.
+ * */
 #include "freehold/pointer_tag.h"
 
 #include <errno.h>
@@ -73,8 +74,8 @@ static void test_null_is_null_under_any_tag(void **state)
     assert_null(fh_untag(fh_tag(NULL, 7)));
 }
 
-/* The kernel's word must be true: where tags are said to be ignored, a tagged pointer works. In a child, since this
- * can't be undone. */
+/* The kernel's word must be true: where tags are said to be ignored, a tagged pointer works. In a
+ * child, since this can't be undone. */
 static void test_tags_are_ignored_where_that_is_said(void **state)
 {
     (void)state;
