@@ -77,7 +77,7 @@ struct class
 {
     char prefix[128], kind[64], reports[256];
     unsigned stacks;
-    bool is_untold;
+    bool is_untold, is_out;
 };
 
 struct job {
@@ -93,7 +93,7 @@ static size_t column_count;
 static struct item *items;
 static size_t item_count;
 static char kinds[KINDS][64];
-static bool kind_is_untold[KINDS];
+static bool kind_is_untold[KINDS], kind_is_out[KINDS];
 static size_t kind_count;
 static struct class classes[CLASSES];
 static size_t class_count;
@@ -137,7 +137,7 @@ static char *copy_of(const char *text)
 
 /* ---- what there is to run ------------------------------------------------------------- */
 
-static unsigned kind_of(const char *name, bool is_untold)
+static unsigned kind_of(const char *name, bool is_untold, bool is_out)
 {
     for (size_t i = 0; i < kind_count; i++) {
         if (strcmp(kinds[i], name) == 0)
@@ -147,6 +147,7 @@ static unsigned kind_of(const char *name, bool is_untold)
         die("more than %d kinds", KINDS);
     snprintf(kinds[kind_count], sizeof kinds[0], "%s", name);
     kind_is_untold[kind_count] = is_untold;
+    kind_is_out[kind_count] = is_out;
     return (unsigned)kind_count++;
 }
 
@@ -165,19 +166,28 @@ static bool is_wanted(const char *name)
     return false;
 }
 
-static void add_item(const char *number, const char *name, const char *kind, bool is_untold,
-                     unsigned stacks, const char *reports)
+static void add_item(const char *number, const char *name, const struct class *class)
 {
     items = reallocarray(items, item_count + 1, sizeof *items);
     if (items == NULL)
         die("no memory");
     items[item_count++] = (struct item){
         .name = copy_of(name),
-        .reports = copy_of(reports),
+        .reports = copy_of(class->reports),
         .number = number == NULL ? NULL : copy_of(number),
-        .kind = kind_of(kind, is_untold),
-        .stacks = stacks,
+        .kind = kind_of(class->kind, class->is_untold, class->is_out),
+        .stacks = class->stacks,
     };
+}
+
+/* number, kind, name, stacks, reports */
+static void add_case(char *const fields[5])
+{
+    struct class class = {.stacks = (unsigned)atoi(fields[3])};
+
+    snprintf(class.kind, sizeof class.kind, "%s", fields[1]);
+    snprintf(class.reports, sizeof class.reports, "%s", fields[4]);
+    add_item(fields[0], fields[2], &class);
 }
 
 static void read_cases(void)
@@ -195,13 +205,13 @@ static void read_cases(void)
         for (int i = 0; i < 5; i++)
             fields[i] = at == NULL ? "" : strsep(&at, "\t");
         if (is_wanted(fields[2]) && seen++ % every == first)
-            add_item(fields[0], fields[2], fields[1], false, (unsigned)atoi(fields[3]), fields[4]);
+            add_case(fields);
     }
     if (pclose(list) != 0 || item_count == 0)
         die("%s --list told no case", cases_program);
 }
 
-/* Lines of: beginning of the names, kind, heap or none (whether an oracle of the heap tells harm), stacks, kinds of a right report. */
+/* Lines as bench/guard/classes.txt explains them. */
 static void read_classes(const char *path)
 {
     char line[512], how[16];
@@ -218,6 +228,7 @@ static void read_classes(const char *path)
         snprintf(class->reports, sizeof class->reports, "%.*s", (int)strcspn(line + used, "\n"),
                  line + used);
         class->is_untold = strcmp(how, "heap") != 0;
+        class->is_out = strcmp(how, "out") == 0;
         class_count++;
     }
     fclose(file);
@@ -258,8 +269,7 @@ static void read_folder(void)
         entries[i]->d_name[strlen(entries[i]->d_name) - 4] = '\0';
         const struct class *class = class_of(entries[i]->d_name);
         if (is_wanted(entries[i]->d_name) && seen++ % every == first)
-            add_item(NULL, entries[i]->d_name, class->kind, class->is_untold, class->stacks,
-                     class->reports);
+            add_item(NULL, entries[i]->d_name, class);
         free(entries[i]);
     }
     free(entries);
@@ -688,6 +698,10 @@ static struct tally sum_of(size_t column)
 
     for (size_t i = 0; i < kind_count; i++) {
         const struct tally *tally = &tallies[column][i];
+        sum.good += tally->good;
+        sum.alarms += tally->alarms;
+        if (kind_is_out[i])
+            continue;
         sum.total += tally->total;
         sum.message += tally->message;
         sum.right += tally->right;
@@ -695,8 +709,6 @@ static struct tally sum_of(size_t column)
         sum.safe += tally->safe;
         sum.harmed += tally->harmed;
         sum.lines += tally->lines;
-        sum.good += tally->good;
-        sum.alarms += tally->alarms;
     }
     return sum;
 }

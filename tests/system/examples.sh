@@ -23,6 +23,23 @@ END
 example advised <<'END'
 6000 bytes answered
 END
+example sealed <<'END'
+4 threads on node-7.example
+a stray write traps
+reopening it: refused
+END
+example secret <<'END'
+signed: the same twice
+at rest: inaccessible
+END
+example jit <<'END'
+4 + 3 = 7, 4 + 1000 = 1004
+END
+example tags <<'END'
+first: socket 3
+first again: stale
+second: socket 4
+END
 example faults good <<'END'
 Grace
 Barbara
