@@ -158,6 +158,21 @@ python3 mutate.py saved >mutated
 passes "reports with random damage are read" bash -c '"$1" symbolize mutated >/dev/null 2>&1' - "$freehold"
 passes "as JSON too" bash -c '"$1" symbolize --json /dev/null mutated 2>&1' - "$freehold"
 
+# Functions of C++ by their names.
+cat >widgets.cc <<'END'
+namespace app {
+template <class T> struct Box {
+    T *content;
+    __attribute__((noinline)) void drop() { delete content; __asm__ volatile(""); }
+};
+}
+int main() { app::Box<int> box{new int}; box.drop(); box.drop(); }
+END
+if c++ -g -O1 widgets.cc -o widgets 2>/dev/null; then
+    run 134 --mode hardened -- ./widgets
+    holds "a method has its class and its line" grep -qE '#0 0x[0-9a-f]+ in app::Box<int>::drop\(\) .*widgets\.cc:4$' err
+fi
+
 # Libraries and programs that are gone, or other ones now.
 cp "$reporter" moved
 { "${under[@]}" ./moved 2>saved || true; } 2>/dev/null
