@@ -313,7 +313,7 @@ static void *read_messages(void *argument)
 
 static int open_memory(struct relay_reader *reader)
 {
-    const int low = memfd_create("freehold-relay", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    const int low = memfd_create(RELAY_NAME, MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (low < 0) {
         return errno;
     }

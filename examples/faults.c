@@ -69,7 +69,8 @@ static __attribute__((noinline)) void after_free(void)
 {
     struct person *list = people();
     remove_all(list);
-    printf("%s\n", list->name);
+    puts(list->name);
+    puts("was the last one");
 }
 
 static __attribute__((noinline)) void double_free(void)

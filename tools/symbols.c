@@ -34,6 +34,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /* Stacks of inlined functions deeper than this lose their outer ones. */
@@ -242,9 +243,14 @@ give_hint(struct file *file, const char *format, ...)
     va_end(args);
 }
 
-/* Opens the file at path when it is the recorded one. */
+/* Opens the file at path when it is the recorded one. A path comes from what somebody else has
+ * written: opening a pipe or a device could wait for ever. */
 static bool open_path(struct file *file, const char *path)
 {
+    struct stat status;
+    if (stat(path, &status) != 0 || !S_ISREG(status.st_mode)) {
+        return false;
+    }
     Dwfl *session = dwfl_begin(&callbacks);
     if (session == NULL) {
         return false;

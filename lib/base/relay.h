@@ -32,6 +32,8 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
+#define RELAY_NAME "freehold-relay" /* of the memfd */
+
 enum {
     RELAY_MAGIC = 0x46484d31,
     /* A report is some 100 messages; ten processes at once are not more than a reader behind its

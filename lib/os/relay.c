@@ -33,12 +33,22 @@ static _Atomic(struct relay *) relay;
 /* A guess, shared by all threads: the reader is not worth waiting for. */
 static _Atomic bool is_stuck;
 
+/* The path is that of a descriptor of the command's. A process that outlives it may find another
+ * process's there, and has no business with what that one has opened. */
+static bool is_relay(const char *path)
+{
+    static const char name[] = "/memfd:" RELAY_NAME;
+    char target[64];
+    return fh_os_read_link(path, target, sizeof target) > 0 &&
+           strncmp(target, name, sizeof name - 1) == 0;
+}
+
 int fh_os_relay(const char *path)
 {
-    int fd = fh_os_open_read_write(path);
+    int fd = is_relay(path) ? fh_os_open_read_write(path) : -EINVAL;
     if (fd < 0)
         return fd;
-    /* What is shorter could not be touched: the setting may name any file. */
+    /* What is shorter could not be touched. */
     long size = fh_syscall3(SYS_lseek, fd, 0, SEEK_END);
     struct relay *memory =
         size == (long)sizeof(struct relay)

@@ -137,12 +137,52 @@ holds "inlined ones too" grep -q "\"inlined\":\[{\"function\":\"innermost\",\"fi
 holds "and keep what they had" grep -q '"n":1' out
 holds "a damaged one passes through" bash -c 'test "$(tail -n 1 out)" = "{\"stack\":"'
 
+cat >mutate.py <<'END'
+import random, sys
+random.seed(7)
+lines = open(sys.argv[1], "rb").read().splitlines(True)
+for _ in range(300):
+    text = bytearray(b"".join(lines))
+    for _ in range(random.randrange(1, 12)):
+        at = random.randrange(len(text))
+        what = random.randrange(3)
+        if what == 0:
+            text[at] = random.choice(b"0123456789abcdef#+()xX \n/{}\0\xff" + bytes([random.randrange(256)]))
+        elif what == 1:
+            del text[at : at + random.randrange(1, 40)]
+        else:
+            text[at:at] = text[random.randrange(len(text)) :][: random.randrange(60)]
+    sys.stdout.buffer.write(text)
+END
+python3 mutate.py saved >mutated
+passes "reports with random damage are read" bash -c '"$1" symbolize mutated >/dev/null 2>&1' - "$freehold"
+passes "as JSON too" bash -c '"$1" symbolize --json /dev/null mutated 2>&1' - "$freehold"
+
+# Functions of C++ by their names.
+cat >widgets.cc <<'END'
+namespace app {
+template <class T> struct Box {
+    T *content;
+    __attribute__((noinline)) void drop() { delete content; __asm__ volatile(""); }
+};
+}
+int main() { app::Box<int> box{new int}; box.drop(); box.drop(); }
+END
+if c++ -g -O1 widgets.cc -o widgets 2>/dev/null; then
+    run 134 --mode hardened -- ./widgets
+    holds "a method has its class and its line" grep -qE '#0 0x[0-9a-f]+ in app::Box<int>::drop\(\) .*widgets\.cc:4$' err
+fi
+
 # Libraries and programs that are gone, or other ones now.
 cp "$reporter" moved
 { "${under[@]}" ./moved 2>saved || true; } 2>/dev/null
 rm moved
 passes "a program that is gone is no obstacle" "$freehold" symbolize saved
 holds "its frames stay as they are" bash -c 'diff <(grep moved saved) <(grep -v "is gone" out | grep moved)'
+mkfifo pipe
+printf '    #0 f+0x1 (%s/pipe+0x12)\n    #1 g+0x1 (/dev/zero+0x12)\n' "$work" >strange
+LIMIT=10 passes "what is no file is not opened" bash -c '"$1" symbolize strange 2>/dev/null' - "$freehold"
+holds "and its frames stay as they are" cmp strange out
 cp "$reporter" stripped
 strip stripped
 run 134 --mode hardened -- ./stripped

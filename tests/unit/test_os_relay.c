@@ -30,7 +30,7 @@ static int start(void **state)
 {
     (void)state;
     char path[64];
-    const int fd = memfd_create("relay", MFD_CLOEXEC);
+    const int fd = memfd_create(RELAY_NAME, MFD_CLOEXEC);
     assert_int_equal(ftruncate(fd, sizeof(struct relay)), 0);
     memory = mmap(NULL, sizeof(struct relay), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     assert_ptr_not_equal(memory, MAP_FAILED);
@@ -131,17 +131,26 @@ static void test_a_slot_that_was_given_up_is_known_not_to_be_read(void **state)
     assert_memory_equal(text, "next", 4);
 }
 
+static int relay_to(const char *name, size_t size)
+{
+    char path[64];
+    const int fd = memfd_create(name, MFD_CLOEXEC);
+    assert_int_equal(ftruncate(fd, (off_t)size), 0);
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+    const int result = fh_os_relay(path);
+    close(fd);
+    return result;
+}
+
 static void test_what_is_no_relay_is_refused(void **state)
 {
     (void)state;
-    char path[] = "/tmp/freehold-relay-XXXXXX";
-    const int fd = mkstemp(path);
-    assert_int_equal(fh_os_relay("/no/such/file"), -ENOENT);
-    assert_int_equal(fh_os_relay(path), -EINVAL); /* shorter than what would be touched */
-    assert_int_equal(ftruncate(fd, sizeof(struct relay)), 0);
-    assert_int_equal(fh_os_relay(path), -EINVAL);
-    close(fd);
-    unlink(path);
+    assert_int_equal(fh_os_relay("/no/such/file"), -EINVAL);
+    assert_int_equal(fh_os_relay("/dev/tty"), -EINVAL);
+    assert_int_equal(fh_os_relay("/proc/self/fd/0"), -EINVAL);
+    assert_int_equal(relay_to("other", sizeof(struct relay)), -EINVAL);
+    assert_int_equal(relay_to(RELAY_NAME, sizeof(struct relay) - 1), -EINVAL);
+    assert_int_equal(relay_to(RELAY_NAME, sizeof(struct relay)), -EINVAL); /* of another version */
     assert_int_equal(fh_os_relay_write("x", 1), 1); /* the one before is still in use */
 }
 
