@@ -33,6 +33,8 @@ enum {
     NULL_PAGE = 4096,
     REMEMBERED = 2048,
     DETAIL_BYTES = 320,
+    BOUNDS = 8,         /* frames whose variables a loop hands over */
+    BOUND_BYTES = 64,   /* neighbours share an answer */
     FOREIGN_SHIFT = 16, /* a stack that is not the thread's is recognised by its 64 KiB */
 };
 
@@ -42,6 +44,7 @@ static _Thread_local struct {
     struct fh_stack_region own; /* low = high = 0: not asked yet */
     uintptr_t foreign;          /* sp >> FOREIGN_SHIFT when last it was not on the thread's stack */
     uintptr_t asking;           /* frame of the wrapper that asks just now; 0: none does */
+    struct fh_stack_bound bounds[BOUNDS]; /* the last answers, by the address */
 } stack;
 
 static FH_NOINLINE bool find_stack(uintptr_t sp)
@@ -65,11 +68,34 @@ static bool is_on_stack(uintptr_t sp, uintptr_t address)
     return address - sp < stack.own.high - sp;
 }
 
-static uintptr_t stack_end(struct fh_here here, uintptr_t address)
+static uintptr_t find_end(struct fh_here here, uintptr_t address, struct fh_stack_bound *bound)
 {
     const struct fh_stack_frame caller = {here.frame[1], (uintptr_t)(here.frame + 2),
                                           here.frame[0]};
-    return address >= caller.sp ? fh_stack_object_end(&caller, stack.own, address) : 0;
+    if (address < caller.sp || !fh_stack_object_bound(&caller, stack.own, address, bound))
+        return 0;
+    return bound->saved;
+}
+
+/* Whether the frame stands as it did: it is one that has not returned, or one of the same call.
+ * (What another function has left there by chance may look like it; then the range that seems too
+ * long is looked at anew before it is reported.) */
+static bool is_standing(const struct fh_stack_bound *bound, uintptr_t sp)
+{
+    return bound->low >= sp && fh_stack_load(bound->cfa - 8) == bound->frame;
+}
+
+static FH_NOINLINE size_t stack_room(struct fh_here here, uintptr_t address)
+{
+    struct fh_stack_bound *bound = &stack.bounds[address / BOUND_BYTES % BOUNDS];
+    if (address - bound->low < bound->saved - bound->low &&
+        is_standing(bound, (uintptr_t)(here.frame + 2)))
+        return bound->saved - address;
+    uintptr_t end = find_end(here, address, bound);
+    if (end != 0)
+        return end - address;
+    *bound = (struct fh_stack_bound){0};
+    return FH_ROOM_UNBOUNDED;
 }
 
 /* ---- static objects --------------------------------------------------------------------------- */
@@ -88,7 +114,7 @@ static size_t find_static_room(uintptr_t address)
     return fh_module_at(address, &module) ? FH_ROOM_UNBOUNDED : FH_ROOM_NOWHERE;
 }
 
-static size_t static_room(uintptr_t address)
+static FH_NOINLINE size_t static_room(uintptr_t address)
 {
     size_t index = (address ^ address >> 11) % REMEMBERED;
     uintptr_t key = atomic_load_explicit(&remembered[index].key, memory_order_relaxed);
@@ -107,12 +133,12 @@ static size_t ask(struct fh_here here, const void *p)
 {
     uintptr_t address = (uintptr_t)p;
     struct fh_extent extent;
-    if (is_on_stack((uintptr_t)here.frame, address)) {
-        uintptr_t end = stack_end(here, address);
-        return end != 0 ? end - address : FH_ROOM_UNBOUNDED;
+    if (is_on_stack((uintptr_t)here.frame, address))
+        return stack_room(here, address);
+    if (fh_guard_extent(p, &extent)) {
+        bool is_inside = address - extent.low < extent.high - extent.low;
+        return extent.is_live && is_inside ? extent.high - address : 0;
     }
-    if (fh_guard_extent(p, &extent))
-        return extent.is_live && address < extent.high ? extent.high - address : 0;
     return address < NULL_PAGE ? 0 : static_room(address);
 }
 
@@ -153,7 +179,8 @@ static void report_static(struct fh_error *error, uintptr_t address)
 static void report_stack(struct fh_error *error, struct fh_here here, uintptr_t address)
 {
     char detail[DETAIL_BYTES];
-    uintptr_t end = stack_end(here, address);
+    struct fh_stack_bound bound;
+    uintptr_t end = find_end(here, address, &bound);
     if (end == 0 || error->size <= end - address)
         return;
     fh_format(detail, sizeof(detail),

@@ -31,10 +31,10 @@
 
 /* The unit test calls wrappers by names of their own, and is asked in the guard's place. */
 #ifdef FH_DEBUG_TEST
-#define FH_WRAPPER(name) fh_wrapped_##name
-#define fh_guard_extent  fh_test_extent
-#define fh_guard_find    fh_test_find
-#define fh_error         fh_test_error
+#define FH_WRAPPER(name)              fh_wrapped_##name
+#define fh_guard_extent(address, out) fh_test_extent(address, out)
+#define fh_guard_find(address, out)   fh_test_find(address, out)
+#define fh_error(error)               fh_test_error(error)
 bool fh_test_extent(const void *address, struct fh_extent *out);
 bool fh_test_find(const void *address, struct fh_guard_block *out);
 void fh_test_error(const struct fh_error *error);

@@ -109,6 +109,10 @@ bool fh_fence_find(const void *address, struct fh_guard_block *out); /* lock-fre
 bool fh_fence_extent(const void *address, struct fh_extent *out);    /* lock-free, some 5 ns */
 /* Whether the budget of the site allows one now; if so it is charged. NULL: a site that is not known. */
 bool fh_fence_wanted(struct fh_site *site);
+/* For a sweep (sweep.c), as for slots: lists the slots, everything stands still; and takes back what it released. */
+struct fh_scan;
+void fh_fences_list(struct fh_scan *scan);
+void fh_fences_release_swept(const struct fh_scan *scan);
 /* In the child of a fork, before anything else here. */
 void fh_fence_forked(void);
 
@@ -132,6 +136,13 @@ void fh_fault_thread(void); /* a thread's first call, inside fh_busy_begin */
 /* What is wrong with an access to an address in memory of freehold/protect.h or code.h, as a sentence
  * for a report's `detail`; NULL: it lies in none. Lock-free. */
 const char *fh_region_explain(const void *address);
+
+/* ---- executable stacks (executable.c) ------------------------------------------------------------ */
+
+/* In hardened mode: warns, once a process, when the program makes stacks executable; or the module in which a
+ * return address lies, that of a call from a place not known yet. */
+void fh_executable_stack_start(void);
+void fh_executable_stack_look(uintptr_t pc);
 
 /* ---- errors (report.c) --------------------------------------------------------------------------- */
 
@@ -159,8 +170,10 @@ struct fh_error {
 
 /* Tells it and does what on_error says: returns only with continue, or when it is suppressed. */
 FH_PUBLIC void fh_error(const struct fh_error *error);
-/* At the process's end: how many errors were not told. */
+/* How many errors were not told, if any. */
 void fh_error_sum_up(void);
+/* At the process's end, when its own handlers have run: what only the end shows. */
+FH_API void fh_guard_end(void);
 
 /* Settings. report=PATH: one line of JSON for each error is appended there; %p in it is the process id.
  * -ENAMETOOLONG; "" ends it. */

@@ -12,6 +12,9 @@
  * takes and frees large blocks all the time gets only so many by the budget (budget.c): then the block lies in
  * its run without guards, is checked by its canary, and is cleared when it is freed.
  *
+ * With uaf=sweep every freed run is closed, budget or not, and waits until a sweep finds that nothing points to its
+ * block (sweep.c).
+ *
  * What is known lies out of line in a *wide*, which the run's header points to. All wides are in a list; its lock
  * guards it, the queue of those that wait, and the spare ones.
  */
@@ -20,11 +23,12 @@
 #include "heap/heap.h"
 #include "os/mem.h"
 #include "os/sys.h"
+#include "scan/scan.h"
 
 #include <string.h>
 
 #define WAIT_BYTES ((size_t)1 << 30)
-enum { WAIT_MOST = 64, NEAR = 64, GUARD_NS = 2500, PAGE_NS = 300 };
+enum { WAIT_MOST = 64, NEAR = 64, GUARD_NS = 2500, PAGE_NS = 300, CLOSED_SHARE = 16 };
 
 struct wide {
     uintptr_t address;
@@ -271,7 +275,8 @@ static void unlink_wide(struct wide *wide)
 static struct wide *pop_waiting(void)
 {
     struct wide *wide = wides.waiting_first;
-    if (wide == NULL || (wides.waiting_count <= WAIT_MOST && wides.waiting_bytes <= WAIT_BYTES))
+    if (wide == NULL || fh_guard_settings.is_sweeping ||
+        (wides.waiting_count <= WAIT_MOST && wides.waiting_bytes <= WAIT_BYTES))
         return NULL;
     wides.waiting_first = wide->next_waiting;
     if (wides.waiting_first == NULL)
@@ -325,6 +330,27 @@ static FH_COLD void report_near(struct wide *wide, uintptr_t low, uintptr_t high
     fh_error(&error);
 }
 
+/* What it counts for in the sweep: a closed block has no memory, but tables of the kernel and addresses. */
+static size_t weight_of(const struct wide *wide)
+{
+    return fh_guard_settings.is_sweeping ? (run_end(wide->run) - wide->run->base) / CLOSED_SHARE
+                                         : 0;
+}
+
+/* Makes a freed block's run inaccessible, as far as the budget allows, or whatever it costs when its addresses must
+ * wait for a sweep. */
+static bool close_all(struct wide *wide, size_t bytes)
+{
+    const uint32_t pages = (uint32_t)fh_min(bytes >> fh_os_page_shift, 4096);
+    if (!fh_guard_settings.is_sweeping &&
+        (!wide->is_guarded || !fh_budget_take(GUARD_NS + pages * PAGE_NS)))
+        return false;
+    if (fh_os_guard((void *)wide->run->base, bytes) != 0)
+        return false;
+    wide->is_guarded = true;
+    return true;
+}
+
 void fh_wide_free(struct fh_guard_thread *mine, struct fh_run *run, void *block, size_t size,
                   size_t align, unsigned how, uint32_t site, const struct fh_call *call)
 {
@@ -343,14 +369,18 @@ void fh_wide_free(struct fh_guard_thread *mine, struct fh_run *run, void *block,
     wide->free_ns = fh_os_now_ns();
     mine->live -= (int64_t)wide->requested;
     mine->frees[FH_CLASS_LARGE]++;
-    if (wide->is_guarded &&
-        fh_budget_take(GUARD_NS + (uint32_t)fh_min(bytes >> fh_os_page_shift, 4096) * PAGE_NS) &&
-        fh_os_guard((void *)run->base, bytes) == 0) {
+    if (close_all(wide, bytes)) {
         wait(wide);
+        fh_sweep_count(mine, weight_of(wide));
         return;
     }
     if (fh_guard_settings.is_zeroing || fh_guard_settings.is_filling)
         memset(block, 0, wide->requested);
+    if (fh_guard_settings.is_sweeping) {
+        wait(wide);
+        fh_sweep_count(mine, weight_of(wide));
+        return;
+    }
     if (wide->is_guarded) { /* only its two pages are */
         const uintptr_t end = wide->data_end;
         if (fh_os_unguard((void *)run->base, fh_os_page_size) != 0 ||
@@ -373,6 +403,53 @@ bool fh_wide_resize(struct fh_run *run, void *block, size_t size)
     wide->requested = run->large_bytes = size;
     fill_near(wide, run->base + fh_os_page_size);
     return true;
+}
+
+/* ---- the sweep ------------------------------------------------------------------------------------- */
+
+void fh_wides_list(struct fh_scan *scan)
+{
+    for (const struct wide *wide = wides.all; wide != NULL; wide = wide->next) {
+        struct fh_scan_area *area =
+            fh_scan_add(scan, wide->address, wide->data_end - wide->address, 1);
+        if (area != NULL)
+            fh_scan_bits(area, 0, wide->state == FH_BLOCK_LIVE, wide->state != FH_BLOCK_LIVE);
+    }
+}
+
+/* Lock held: those of the waiting ones that the scan wants, in a list of their own by next_waiting. */
+static struct wide *take_swept(const struct fh_scan *scan)
+{
+    struct wide *taken = NULL, **link = &wides.waiting_first;
+    wides.waiting_last = NULL;
+    for (struct wide *wide; (wide = *link) != NULL;) {
+        if (scan != NULL && !fh_scan_is_wanted(scan, wide->address)) {
+            wides.waiting_last = wide;
+            link = &wide->next_waiting;
+            continue;
+        }
+        *link = wide->next_waiting;
+        wides.waiting_count--;
+        wides.waiting_bytes -= run_end(wide->run) - wide->run->base;
+        unlink_wide(wide);
+        wide->next_waiting = taken;
+        taken = wide;
+    }
+    return taken;
+}
+
+size_t fh_wides_release_swept(const struct fh_scan *scan)
+{
+    size_t weight = 0;
+    fh_lock_acquire(&wides.lock);
+    struct wide *taken = take_swept(scan);
+    fh_lock_release(&wides.lock);
+    for (struct wide *wide = taken, *next; wide != NULL; wide = next) {
+        next = wide->next_waiting;
+        weight += weight_of(wide);
+        give_back(wide);
+    }
+    return weight;
 }
 
 /* ---- all of them ------------------------------------------------------------------------------------ */

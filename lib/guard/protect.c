@@ -90,7 +90,8 @@ static enum fh_protection wanted_access(const struct fh_protected *region)
 {
     if (region->writers != 0)
         return FH_PROTECT_WRITE;
-    return region->readers != 0 ? fh_max(region->at_rest, FH_PROTECT_READ) : region->at_rest;
+    return region->readers != 0 && region->at_rest == FH_PROTECT_NONE ? FH_PROTECT_READ
+                                                                      : region->at_rest;
 }
 
 /* Tells the kernel what follows from the counts. Under the lock. */

@@ -181,8 +181,8 @@ int fh_mode_get(const char *name, char *value, size_t size)
 void fh_guard_settle(void)
 {
     struct fh_guard_settings *s = &fh_guard_settings;
-    s->is_zeroing = s->mode == FH_MODE_HARDENED;
     s->is_filling = s->mode == FH_MODE_DEBUG;
+    s->is_zeroing = !s->is_filling && (s->mode == FH_MODE_HARDENED || s->is_sweeping);
     s->has_stacks = s->mode == FH_MODE_DEBUG || s->limit != 0 || s->is_failing;
     if (!is_quarantine_given)
         s->quarantine = s->mode == FH_MODE_DEBUG      ? QUARANTINE_DEBUG

@@ -15,6 +15,9 @@
  *       ^                                          ^                                   | free
  *       +---------- too many at hand --------------+----- the budget is used up --- WAITING (quarantine)
  *
+ * With uaf=sweep a freed slot is SWEPT in place of WAITING, and comes back to its run's free bits when a sweep
+ * (sweep.c) has found that nothing points to it.
+ *
  * Checks. free: does the address begin a slot, is it LIVE (else double-free: it can't be missed, the word is out of
  * the program's reach), do family, size and alignment agree, is the canary whole. alloc: is the slot as free left
  * it (zero in hardened mode, a pattern in debug mode), else somebody wrote to it after the free. Both again, where
@@ -35,6 +38,7 @@
 #include "guard/thread.h"
 #include "heap/heap.h"
 #include "os/sys.h"
+#include "scan/scan.h"
 
 #include <string.h>
 
@@ -58,7 +62,8 @@ struct slot {
 };
 _Static_assert(sizeof(struct slot) == 8, "a slot's word is one store");
 
-enum state { FREE, LIVE, WAITING };
+/* SWEPT: waits until a sweep finds that nobody points there. */
+enum state { FREE, LIVE, WAITING, SWEPT };
 
 /* Debug mode keeps more. Times in units of 2^20 ns. */
 struct note {
@@ -374,6 +379,20 @@ bool fh_slot_find(const struct fh_run *run, uintptr_t address, struct fh_guard_b
     return true;
 }
 
+bool fh_slot_extent(const struct fh_run *run, uintptr_t address, struct fh_extent *out)
+{
+    const struct slab *slab = slab_of(run);
+    if (slab == NULL || address < run->base)
+        return false;
+    const uint32_t index = index_of(run, address - run->base);
+    if (index >= slab->opened)
+        return false;
+    const struct slot slot = slab->slots[index];
+    const uintptr_t low = (uintptr_t)slot_at(run, index);
+    *out = (struct fh_extent){low, low + run->block_size - slot.slack, slot.state == LIVE};
+    return slot.state == LIVE || slot.is_used;
+}
+
 static bool resolve(const struct fh_run *run, uintptr_t address, struct fh_block *out)
 {
     struct fh_guard_block block;
@@ -542,7 +561,7 @@ static FH_COLD void report_free(const char *kind, const struct fh_guard_block *b
 }
 
 /* The name of what was called, for reports. */
-static const char *name_of_free(unsigned how)
+const char *fh_free_name(unsigned how)
 {
     if (how & FH_HOW_RESIZE)
         return "realloc";
@@ -561,7 +580,7 @@ static const char *name_of_free(unsigned how)
 FH_COLD bool fh_free_is_wrong(const struct fh_guard_block *block, const void *address, size_t size,
                               size_t align, unsigned how, const struct fh_call *call)
 {
-    const char *function = name_of_free(how);
+    const char *function = fh_free_name(how);
     if (block->address != (uintptr_t)address) {
         report_free(block->state == FH_BLOCK_LIVE ? "interior-free" : "invalid-free", block,
                     address, 0, call, function, "the address is inside a block, not its beginning");
@@ -574,7 +593,7 @@ FH_COLD bool fh_free_is_wrong(const struct fh_guard_block *block, const void *ad
                                                    : "the address was never a block");
         return true;
     }
-    if (how == FH_HOW_ANY)
+    if ((how & FH_HOW_FAMILY) == FH_HOW_ANY)
         return false;
     if ((how & FH_HOW_FAMILY) != block->family) {
         report_free("alloc-dealloc-mismatch", block, address, 0, call, function, NULL);
@@ -649,7 +668,7 @@ void fh_slot_free(struct fh_guard_thread *mine, struct fh_run *run, void *block,
     }
     if (FH_UNLIKELY(!fh_canary_holds((uintptr_t)block + run->block_size - slot->slack,
                                      (uintptr_t)block + run->block_size, &low, &high)))
-        report_canary(run, index, low, high, call, name_of_free(how));
+        report_canary(run, index, low, high, call, fh_free_name(how));
     slot->state = WAITING;
     slot->free_site = site & FH_SITES_MOST;
     if (slab->notes != NULL) {
@@ -662,6 +681,12 @@ void fh_slot_free(struct fh_guard_thread *mine, struct fh_run *run, void *block,
         memset(block, 0, run->block_size);
     mine->live -= (int64_t)(run->block_size - slot->slack);
     mine->frees[run->class_index]++;
+    if (fh_guard_settings.is_sweeping) {
+        slot->state =
+            SWEPT; /* from here on a sweep may take it: nothing of it is touched any more */
+        fh_sweep_count(mine, run->block_size);
+        return;
+    }
     fh_quarantine_put(mine, block, run->block_size);
 }
 
@@ -755,6 +780,71 @@ static void inspect_some(struct fh_guard_thread *mine)
 {
     if (fh_guard_settings.is_filling && (++mine->beat & 15) == 0)
         fh_slots_inspect(1);
+}
+
+/* ---- the sweep ----------------------------------------------------------------------------------- */
+
+/* Of up to 64 slots: which are in this state. */
+static uint64_t bits_in_state(const struct slab *slab, uint32_t first, enum state state)
+{
+    const uint32_t count = (uint32_t)fh_min(slab->opened - first, 64);
+    uint64_t bits = 0;
+    for (uint32_t i = 0; i < count; i++)
+        bits |= (uint64_t)(slab->slots[first + i].state == state) << i;
+    return bits;
+}
+
+void fh_slots_list(struct fh_scan *scan)
+{
+    for (unsigned c = 1; c < FH_CLASS_COUNT; c++)
+        for (uint32_t i = classes[c].all_first; i != FH_NO_RUN;
+             i = fh_run_at(PAGES, i)->heap_next) {
+            const struct fh_run *run = fh_run_at(PAGES, i);
+            const struct slab *slab = slab_of(run);
+            struct fh_scan_area *area =
+                fh_scan_add(scan, run->base, run->block_size, run->capacity);
+            for (uint32_t n = 0; area != NULL && n < slab->opened; n += 64)
+                fh_scan_bits(area, n / 64, bits_in_state(slab, n, LIVE),
+                             bits_in_state(slab, n, SWEPT));
+        }
+}
+
+/* Lock held. Returns the bytes of the slots that are free now; the run may be gone then. */
+static size_t release_swept(struct slot_class *class, struct fh_run *run,
+                            const struct fh_scan *scan)
+{
+    struct slab *slab = slab_of(run);
+    uint32_t count = 0;
+    for (uint32_t n = 0; n < slab->opened; n++) {
+        if (slab->slots[n].state != SWEPT ||
+            (scan != NULL && !fh_scan_is_wanted(scan, (uintptr_t)slot_at(run, n))))
+            continue;
+        slab->slots[n].state = FREE;
+        slab->free_bits[n / 64] |= (uint64_t)1 << (n & 63);
+        count++;
+    }
+    const size_t bytes = (size_t)count * run->block_size;
+    slab->free_count += count;
+    if (count != 0 && !slab->is_listed)
+        list_run(class, run);
+    if (count != 0 && slab->free_count == slab->opened && class->runs > 1)
+        give_run_back(class, run);
+    return bytes;
+}
+
+size_t fh_slots_release_swept(const struct fh_scan *scan)
+{
+    size_t bytes = 0;
+    for (unsigned c = 1; c < FH_CLASS_COUNT; c++) {
+        fh_lock_acquire(&classes[c].lock);
+        for (uint32_t i = classes[c].all_first; i != FH_NO_RUN;) {
+            struct fh_run *run = fh_run_at(PAGES, i);
+            i = run->heap_next;
+            bytes += release_swept(&classes[c], run, scan);
+        }
+        fh_lock_release(&classes[c].lock);
+    }
+    return bytes;
 }
 
 /* ---- all of them ------------------------------------------------------------------------------- */

@@ -36,6 +36,7 @@ struct fh_guard_thread {
     struct fh_quarantine quarantine;
     struct fh_known known;
     struct fh_stack_cache stack;
+    size_t swept; /* bytes that wait for the sweep and are not counted there yet */
     int64_t live; /* requested bytes that it allocated, less those that it freed */
     uint64_t allocs[FH_CLASS_COUNT + 1], frees[FH_CLASS_COUNT + 1];
     struct fh_guard_thread *next; /* all that ever were; never removed */
@@ -50,6 +51,18 @@ struct fh_guard_thread *fh_guard_threads(void);
 /* The site of a call. */
 uint32_t fh_site_of(struct fh_guard_thread *mine, const struct fh_call *call);
 
+/* ---- guard.c ---- */
+
+/* From a handler that interrupted us; and what such handlers left to be freed, one by one; NULL: no more. */
+void fh_guard_free_later(void *block);
+void *fh_guard_next_late(void);
+size_t fh_guard_usable(const void *block);
+
+/* ---- sample.c ---- */
+
+/* The table of fast mode; NULL: guard=off. */
+const struct fh_mode *fh_sample_mode(void);
+
 /* ---- slots.c: blocks of classes ---- */
 
 void *fh_slot_alloc(struct fh_guard_thread *mine, size_t size, size_t align, unsigned how,
@@ -59,6 +72,8 @@ void fh_slot_free(struct fh_guard_thread *mine, struct fh_run *run, void *block,
 /* In place: true when it could be. */
 bool fh_slot_resize(struct fh_run *run, void *block, size_t size);
 bool fh_slot_find(const struct fh_run *run, uintptr_t address, struct fh_guard_block *out);
+/* Of the same no more than bounds checks ask (fh_guard_extent). */
+bool fh_slot_extent(const struct fh_run *run, uintptr_t address, struct fh_extent *out);
 /* A block that nobody may point to any more: back to whoever asks next. Any thread. */
 void fh_slot_release(struct fh_guard_thread *mine, void *block);
 /* Visits live (and, is_all, waiting) slots; stops when visit returns non-zero, and returns that. Takes each class's
@@ -69,6 +84,12 @@ int fh_slots_walk(int (*visit)(void *context, const struct fh_guard_block *block
 void fh_slots_inspect(unsigned runs);
 int fh_slots_check(void);
 void fh_slots_start(void);
+struct fh_scan;
+/* For a scan, everything stands still: live slots, and those that wait for the sweep as wanted. */
+void fh_slots_list(struct fh_scan *scan);
+/* Slots that wait for the sweep and that the scan still wants are free again; all that wait when scan is NULL.
+ * Returns their bytes. */
+size_t fh_slots_release_swept(const struct fh_scan *scan);
 
 /* ---- large.c: blocks of their own ---- */
 
@@ -81,6 +102,9 @@ bool fh_wide_find(const struct fh_run *run, uintptr_t address, struct fh_guard_b
 int fh_wides_walk(int (*visit)(void *context, const struct fh_guard_block *block), void *context,
                   bool is_all);
 void fh_wides_start(void);
+/* As those of the slots. */
+void fh_wides_list(struct fh_scan *scan);
+size_t fh_wides_release_swept(const struct fh_scan *scan);
 
 /* ---- quarantine.c ---- */
 
@@ -89,11 +113,20 @@ void fh_quarantine_put(struct fh_guard_thread *mine, void *block, size_t bytes);
 /* Room for the thread's; false: no memory, blocks are released at once. */
 bool fh_quarantine_start(struct fh_quarantine *quarantine);
 
+/* ---- sweep.c ---- */
+
+void fh_sweep_start(void);
+/* So many bytes more wait for the sweep; it begins when they are enough. No lock is held. */
+void fh_sweep_count(struct fh_guard_thread *mine, size_t bytes);
+void fh_sweep_forked(void);
+
 /* ---- what is asked of a free (slots.c) ---- */
 
 /* Everything that can be wrong with it; true: it was told, and nothing is to be done. */
 bool fh_free_is_wrong(const struct fh_guard_block *block, const void *address, size_t size,
                       size_t align, unsigned how, const struct fh_call *call);
+/* The name of what was called, for reports. */
+const char *fh_free_name(unsigned how);
 
 /* ---- budget.c ---- */
 

@@ -71,6 +71,12 @@ uintptr_t fh_os_program_entry(void)
     return fh_os_auxv(AT_ENTRY);
 }
 
+const void *fh_os_program_headers(size_t *count)
+{
+    *count = fh_os_auxv(AT_PHNUM);
+    return (const void *)fh_os_auxv(AT_PHDR);
+}
+
 bool fh_os_is_secure(void)
 {
     return fh_os_auxv(AT_SECURE) != 0;

@@ -136,6 +136,39 @@ uint64_t fh_os_set_signal_mask(uint64_t set)
     return before;
 }
 
+int fh_os_alternate_stack(const void *stack, void *before)
+{
+    return (int)fh_syscall2(SYS_sigaltstack, (long)stack, (long)before);
+}
+
+size_t fh_os_alternate_stack_least(void)
+{
+    enum { AUXV_MINSIGSTKSZ = 51, BEFORE_5_14 = 6144 }; /* with all of AVX-512 */
+    size_t least = fh_os_auxv(AUXV_MINSIGSTKSZ);
+    return least != 0 ? least : BEFORE_5_14;
+}
+
+bool fh_os_is_writable(void *address)
+{
+    /* The kernel writes the old mask there, or says EFAULT. */
+    return fh_syscall4(SYS_rt_sigprocmask, SIG_BLOCK, 0, (long)address, KERNEL_SIGSET_BYTES) == 0;
+}
+
+bool fh_os_is_thread_gone(int tid)
+{
+    return fh_syscall3(SYS_tgkill, fh_os_getpid(), tid, 0) == -ESRCH;
+}
+
+void fh_os_segment_bases(uint64_t *fs, uint64_t *gs)
+{
+    *fs = *gs = 0;
+#if defined(__x86_64__)
+    enum { GET_FS = 0x1003, GET_GS = 0x1004 };
+    fh_syscall2(SYS_arch_prctl, GET_FS, (long)fs);
+    fh_syscall2(SYS_arch_prctl, GET_GS, (long)gs);
+#endif
+}
+
 int fh_os_signal_self(int number, const void *info)
 {
     return (int)fh_syscall4(SYS_rt_tgsigqueueinfo, fh_os_getpid(), fh_os_gettid(), number,

@@ -143,6 +143,17 @@ void fh_scan_live(struct fh_scan_area *area, uint32_t first, uint32_t count)
     }
 }
 
+void fh_scan_by_pages(struct fh_scan_area *area)
+{
+    area->is_paged = true;
+}
+
+void fh_scan_bits(struct fh_scan_area *area, uint32_t word, uint64_t live, uint64_t wanted)
+{
+    area->live[word] = live;
+    area->wanted[word] = wanted;
+}
+
 /* The block that begins at the address. */
 static bool find_block(const struct fh_scan *scan, uintptr_t block, struct fh_scan_area **area,
                        uint32_t *index)

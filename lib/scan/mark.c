@@ -24,13 +24,15 @@
 enum {
     AHEAD = 16, /* stretches whose memory is on its way; a power of two */
     PIECE_BYTES = 1024,
-    DIRECT_BYTES = 32768,   /* longer blocks may have pages that nobody has touched: areas.c */
     SPARE_STRETCHES = AHEAD /* rests of long ones; what is in the ring is not on the stack */
 };
 
 struct stretch {
-    uintptr_t low, high;
+    uintptr_t low; /* with IS_PAGED in it: pages of it may be inaccessible */
+    uintptr_t high;
 };
+
+#define IS_PAGED ((uintptr_t)1) /* blocks begin at words */
 
 struct fh_scan_work {
     struct stretch *stack;
@@ -143,7 +145,7 @@ trace_words(struct fh_scan *scan, const uintptr_t *low, const uintptr_t *high)
         if (FH_LIKELY(!take(scan, *low, &area, &index)))
             continue;
         uintptr_t block = area->base + index * area->stride;
-        push(scan, block, block + area->stride);
+        push(scan, block | (area->is_paged ? IS_PAGED : 0), block + area->stride);
     }
 }
 
@@ -167,8 +169,10 @@ static void drain(struct fh_scan *scan)
 {
     struct stretch next;
     while (next_stretch(scan->work, &next)) {
+        const bool is_paged = (next.low & IS_PAGED) != 0;
+        next.low &= ~IS_PAGED;
         scan->counts.live_bytes += next.high - next.low;
-        if (next.high - next.low > DIRECT_BYTES) {
+        if (is_paged) {
             fh_scan_read_paged(scan, next.low, next.high, trace_words);
         } else if (scan->holes.count != 0) {
             read_blocks(scan, next.low, next.high, trace_words);

@@ -210,15 +210,23 @@ static FH_NOINLINE int run_work(struct fh_scan *scan, bool is_snapshot,
     return result;
 }
 
-int fh_scan_run(const struct fh_scan_options *options,
-                void (*work)(struct fh_scan *scan, void *context), void *context)
+static struct fh_scan *make_and_run(const struct fh_scan_options *options, bool is_snapshot,
+                                    void (*work)(struct fh_scan *, void *), void *context,
+                                    int *error)
 {
-    struct fh_scan *scan = make_scan(options, false);
-    if (scan == NULL)
-        return -ENOMEM;
-    int result = run_work(scan, false, work, context);
+    struct fh_scan *scan = make_scan(options, is_snapshot);
+    *error = scan != NULL ? run_work(scan, is_snapshot, work, context) : -ENOMEM;
+    if (scan == NULL || *error >= 0)
+        return scan;
     fh_os_release(scan, scan->mapped);
-    return result;
+    return NULL;
+}
+
+struct fh_scan *fh_scan_run(const struct fh_scan_options *options,
+                            void (*work)(struct fh_scan *scan, void *context), void *context,
+                            int *error)
+{
+    return make_and_run(options, false, work, context, error);
 }
 
 /* ---- copies ------------------------------------------------------------------------------------------- */
@@ -227,18 +235,7 @@ struct fh_scan *fh_scan_snapshot(const struct fh_scan_options *options,
                                  void (*work)(struct fh_scan *scan, void *context), void *context,
                                  int *error)
 {
-    struct fh_scan *scan = make_scan(options, true);
-    if (scan == NULL) {
-        *error = -ENOMEM;
-        return NULL;
-    }
-    int result = run_work(scan, true, work, context);
-    if (result < 0) {
-        fh_os_release(scan, scan->mapped);
-        *error = result;
-        return NULL;
-    }
-    return scan;
+    return make_and_run(options, true, work, context, error);
 }
 
 /* The copy has ended: by itself, or not. */
@@ -275,6 +272,11 @@ void fh_scan_forget(struct fh_scan *scan, bool is_forked)
         fh_scan_wait(scan);
     }
     fh_os_release(scan, scan->mapped);
+}
+
+void fh_scan_forked(void)
+{
+    fh_stop_forked();
 }
 
 /* ---- what came of it ------------------------------------------------------------------------------------ */

@@ -22,7 +22,10 @@
  * is.
  *
  *     static void work(struct fh_scan *scan, void *unused) { fh_scan_trace(scan); }
- *     fh_scan_run(&(struct fh_scan_options){.roots = FH_SCAN_ALL_ROOTS}, work, NULL);
+ *     const struct fh_scan_options options = {.roots = FH_SCAN_ALL_ROOTS};
+ *     struct fh_scan *scan = fh_scan_run(&options, work, NULL, &error);
+ *     if (scan != NULL && fh_scan_gaps(scan) == 0)
+ *         fh_scan_each_wanted(scan, tell, NULL);
  *
  * When not to use it. Addresses that are not there as aligned words (compressed, XORed, in a
  * descriptor of the kernel, in another process) are not seen: whoever acts on "nothing points there"
@@ -70,24 +73,27 @@ enum fh_scan_gap {
 
 /* ---- scanning ---------------------------------------------------------------------------------- */
 
-/* Stops all other threads, lists roots and blocks, calls work(scan, context), lets them go on. Holds
- * every lock of the house meanwhile: work calls the functions of this header and no others that
- * allocate or lock. The caller holds none. 0; -EPERM or -ENOSYS when threads can't be found or
- * stopped here (seccomp, no /proc), -ENOMEM; then work was not called. Once at a time: others wait. */
-int fh_scan_run(const struct fh_scan_options *options,
-                void (*work)(struct fh_scan *scan, void *context), void *context);
+/* Stops all other threads, lists roots and blocks, calls work(scan, context), lets them go on. Every lock of
+ * the house is held meanwhile: work calls the functions of this header and no others that allocate or
+ * lock. The caller holds none. NULL when that can't be, and *error is -EPERM, -EACCES, -ENOENT (no /proc, a
+ * seccomp filter), -EBUSY (no signal is free), -ENOMEM; work was not called then. Once at a time: others
+ * wait. What was found stays until fh_scan_forget. */
+struct fh_scan *fh_scan_run(const struct fh_scan_options *options,
+                            void (*work)(struct fh_scan *scan, void *context), void *context,
+                            int *error);
 
-/* The same in a copy of the process: returns when the copy is made. NULL and *error on failure. The
- * copy dies with the calling thread. fh_scan_wanted and fh_scan_gaps may be asked when
- * fh_scan_is_done; then fh_scan_forget. Not thread-safe. */
+/* The same in a copy of the process: returns when the copy is made, and what is found is there when
+ * fh_scan_is_done. The copy dies with the calling thread. The scan is the caller's: not thread-safe. */
 struct fh_scan *fh_scan_snapshot(const struct fh_scan_options *options,
                                  void (*work)(struct fh_scan *scan, void *context), void *context,
                                  int *error);
 bool fh_scan_is_done(struct fh_scan *scan);
 void fh_scan_wait(struct fh_scan *scan);
-/* Frees it; ends the copy first when it is not done. In a forked child, whose scan is its parent's: with
- * is_forked. */
+/* Frees it; ends the copy first when it is not done. is_forked: in a forked child, whose parent has the
+ * copy. */
 void fh_scan_forget(struct fh_scan *scan, bool is_forked);
+/* In a forked child, before anything else here. */
+void fh_scan_forked(void);
 
 /* For work. */
 void fh_scan_trace(struct fh_scan *scan);
@@ -134,6 +140,10 @@ void fh_scan_register(struct fh_scan_owner *owner);
  * space for the scan's notes (which the scan then tells). */
 struct fh_scan_area *fh_scan_add(struct fh_scan *scan, uintptr_t base, size_t stride,
                                  uint32_t count);
+/* Bits of 64 blocks from 64 * word on: live ones, and those that a sweep looks for. */
+void fh_scan_bits(struct fh_scan_area *area, uint32_t word, uint64_t live, uint64_t wanted);
+/* Some of its pages may be inaccessible, or untouched and are to stay so. Blocks over 32 KiB are read so anyway. */
+void fh_scan_by_pages(struct fh_scan_area *area);
 void fh_scan_live(struct fh_scan_area *area, uint32_t first, uint32_t count);
 /* The block at this address is free after all; addresses that are no block are ignored. */
 void fh_scan_not_live(struct fh_scan *scan, uintptr_t block);

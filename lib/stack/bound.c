@@ -142,21 +142,24 @@ static bool step_from(const struct fh_stack_frame *at, struct fh_stack_region re
            (step->saved_fp == 0 || step->saved_fp >= at->sp);
 }
 
-uintptr_t fh_stack_object_end(const struct fh_stack_frame *from, struct fh_stack_region region,
-                              uintptr_t address)
+bool fh_stack_object_bound(const struct fh_stack_frame *from, struct fh_stack_region region,
+                           uintptr_t address, struct fh_stack_bound *bound)
 {
     struct fh_stack_frame at = *from;
     struct rule rule;
     struct step step;
     for (int i = 0; i < FRAMES_MAX; i++) {
         if (!rule_of(at.frame, &rule) || !step_from(&at, region, &rule, &step))
-            return 0;
-        if (address < step.cfa)
-            return address < step.saved ? step.saved : 0;
-        at.frame = fh_stack_load(step.cfa - 8);
+            return false;
+        uintptr_t caller = fh_stack_load(step.cfa - 8);
+        if (address < step.cfa) {
+            *bound = (struct fh_stack_bound){at.sp, step.saved, step.cfa, caller};
+            return address < step.saved;
+        }
+        at.frame = caller;
         at.sp = step.cfa;
         if (step.saved_fp != 0)
             at.fp = fh_stack_load(step.saved_fp);
     }
-    return 0;
+    return false;
 }

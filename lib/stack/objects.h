@@ -21,15 +21,20 @@ struct fh_stack_frame {
     uintptr_t frame, sp, fp;
 };
 
+/* Where a function keeps its variables: [low, saved). Its return address is `frame`, below cfa. */
+struct fh_stack_bound {
+    uintptr_t low, saved, cfa, frame;
+};
+
 /*
- * The end that no object at `address` can reach beyond: the lowest of the words in which the
- * function whose frame holds it saved a register or its return address, if the object begins below
- * them. `region` is the stack, `from` the frame of the caller; address ≥ from->sp. 0: not known
- * (hand-written code, beyond a signal's frame, among the saved words themselves). Some 3 ns a
- * frame.
+ * The frame that holds `address`. No object there can reach beyond `saved`: in the words from there
+ * to the CFA the function has saved registers and has its return address. `region` is the stack,
+ * `from` the frame of the caller; address ≥ from->sp. False: not known (hand-written code, beyond a
+ * signal's frame, among the saved words themselves). Some 5 ns a frame.
  */
-FH_PUBLIC uintptr_t fh_stack_object_end(const struct fh_stack_frame *from,
-                                        struct fh_stack_region region, uintptr_t address);
+FH_PUBLIC bool fh_stack_object_bound(const struct fh_stack_frame *from,
+                                     struct fh_stack_region region, uintptr_t address,
+                                     struct fh_stack_bound *bound);
 
 /* An object of static storage; overlapping ones (aliases, parts that have names) are one. */
 struct fh_static_object {

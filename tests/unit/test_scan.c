@@ -97,10 +97,19 @@ static void sweep(struct fh_scan *scan, void *context)
     fh_scan_count(scan, &question->counts);
 }
 
+static void run(const struct fh_scan_options *options,
+                void (*work)(struct fh_scan *scan, void *context), struct question *question)
+{
+    int error;
+    struct fh_scan *scan = fh_scan_run(options, work, question, &error);
+    assert_non_null(scan);
+    fh_scan_forget(scan, false);
+}
+
 static FH_NOINLINE bool ask(const struct fh_scan_options *options, uintptr_t hidden)
 {
     struct question question = {.hidden = hidden};
-    assert_int_equal(fh_scan_run(options, trace, &question), 0);
+    run(options, trace, &question);
     assert_int_equal(question.gaps, 0);
     return !question.is_unreached;
 }
@@ -116,7 +125,7 @@ FH_INLINE bool is_reached_with(const struct fh_scan_options *options, uintptr_t 
 static FH_NOINLINE bool ask_both(uintptr_t hidden)
 {
     struct question question = {.hidden = hidden};
-    assert_int_equal(fh_scan_run(&everything, sweep, &question), 0);
+    run(&everything, sweep, &question);
     assert_int_equal(question.gaps, 0);
     bool is_swept = !question.is_unreached;
     assert_int_equal(is_reached_with(&everything, hidden), is_swept);
@@ -426,7 +435,7 @@ static bool is_reached_from(enum place place)
     usleep(2000); /* it is in its call now */
     scrub_stack();
     struct question question = {.hidden = other.hidden};
-    assert_int_equal(fh_scan_run(&everything, trace, &question), 0);
+    run(&everything, trace, &question);
     assert_int_equal(question.gaps, 0);
     assert_int_equal(question.counts.threads, 1);
     assert_int_equal(question.counts.without_registers, place == IN_WAITING_STACK);
