@@ -927,14 +927,14 @@ static void report_invalid(void *address, const struct fh_guard_block *block, un
 }
 
 static void report_damage(struct range damage, const char *kind, const struct fh_guard_block *block,
-                          unsigned how, const struct fh_call *call)
+                          const char *function, const struct fh_call *call)
 {
     const struct fh_error error = {
         .kind = kind,
         .address = damage.low,
         .size = damage.high - damage.low,
         .access = FH_ACCESS_WRITE,
-        .function = fh_free_name(how),
+        .function = function,
         .call = call,
         .block = block,
         .damage_low = damage.low,
@@ -944,13 +944,36 @@ static void report_damage(struct range damage, const char *kind, const struct fh
 }
 
 static void check_gaps(const struct record *record, const struct fh_guard_block *block,
-                       unsigned how, const struct fh_call *call)
+                       const char *function, const struct fh_call *call)
 {
     struct range above = find_damage(gap_above(record)), below = find_damage(gap_below(record));
     if (above.low != 0)
-        report_damage(above, "heap-buffer-overflow", block, how, call);
+        report_damage(above, "heap-buffer-overflow", block, function, call);
     if (below.low != 0)
-        report_damage(below, "heap-buffer-underflow", block, how, call);
+        report_damage(below, "heap-buffer-underflow", block, function, call);
+}
+
+static void inspect_slot(uint32_t id)
+{
+    struct view view = view_of(id);
+    if (block_state(view.turn) != FH_BLOCK_LIVE || (find_damage(gap_above(&view.record)).low == 0 &&
+                                                    find_damage(gap_below(&view.record)).low == 0))
+        return;
+    /* Somebody may have freed it meanwhile: then what was read is not that block's. */
+    if (view_of(id).turn != view.turn)
+        return;
+    struct fh_guard_block block;
+    describe(&view, &block);
+    check_gaps(&view.record, &block, NULL, NULL);
+}
+
+void fh_fence_inspect(void)
+{
+    for (uint32_t number = 0; number < CHUNKS_MAX; number++) {
+        const struct chunk *chunk = &fence.chunks[number];
+        for (uint32_t i = 0; has_slots(chunk) && i < slots_in_chunk(chunk->class_index); i++)
+            inspect_slot(id_of(chunk, i));
+    }
 }
 
 /* LIVE to FREED; false when somebody else was faster. */
@@ -990,7 +1013,7 @@ void fh_fence_free(void *block, size_t size, size_t align, unsigned how, uint32_
         (void)fh_free_is_wrong(&described, block, size, align, how, call);
         return;
     }
-    check_gaps(&view.record, &described, how, call);
+    check_gaps(&view.record, &described, fh_free_name(how), call);
     struct range range = touched(described.address, described.requested);
     bool is_closed = close_pages(chunk_of_id(view.id), range);
     give_slot(view.id, range, is_closed ? IS_WAITING : IS_RETIRED);

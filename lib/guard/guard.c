@@ -343,6 +343,7 @@ size_t fh_guard_usable(const void *block)
 static void guard_finish(void)
 {
     struct fh_heap *before = fh_busy_begin();
+    fh_fence_inspect();
     fh_slots_inspect(UINT32_MAX);
     fh_busy_end(before);
 }

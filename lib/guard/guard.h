@@ -111,7 +111,7 @@ bool fh_fence_owns(const void *address);                             /* lock-fre
 bool fh_fence_find(const void *address, struct fh_guard_block *out); /* lock-free */
 /* Visits every live one; stops when visit returns non-zero, and returns that. Lock-free. */
 int fh_fence_walk(int (*visit)(void *context, const struct fh_guard_block *block), void *context);
-bool fh_fence_extent(const void *address, struct fh_extent *out);    /* lock-free, some 5 ns */
+bool fh_fence_extent(const void *address, struct fh_extent *out); /* lock-free, some 5 ns */
 /* Whether the budget of the site allows one now; if so it is charged. NULL: a site that is not known. */
 bool fh_fence_wanted(struct fh_site *site);
 /* For a sweep (sweep.c), as for slots: lists the slots, everything stands still; and takes back what it released. */
@@ -127,6 +127,8 @@ struct fh_fence_counts {
     size_t mappings;                    /* of the process, that slots cost; 0 with guard markers */
     size_t chunks;
 };
+/* Reports live blocks beside which something was written: at the process's end. */
+void fh_fence_inspect(void);
 void fh_fence_counts(struct fh_fence_counts *counts);
 /* Number of broken invariants, each said. While no other thread is inside. */
 int fh_fence_check(void);
@@ -169,7 +171,7 @@ struct fh_error {
     /* Found later than it happened: the bytes that are not what was left there, and when they were last right. */
     uintptr_t damage_low, damage_high;
     uint64_t damaged_after_ns; /* the block was whole then; 0: since its allocation (or free) */
-    const uint8_t *expected; /* what was left at damage_low: the first 64 bytes; NULL: not told */
+    const uint8_t *expected;   /* what was left at damage_low: the first 64 bytes; NULL: not told */
     /* One more stack (lib/stack's id; 0: none), and the words before "here:" that say what it is. */
     uint32_t origin_stack;
     const char *origin;

@@ -36,8 +36,8 @@
  * left out, by their modules; in a static program, where all is one module, by the names of the
  * interface's functions.
  */
-#include "guard/pressure.h"
 #include "guard/report.h"
+#include "guard/pressure.h"
 
 #include "base/core/bits.h"
 #include "base/message.h"

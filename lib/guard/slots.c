@@ -413,15 +413,31 @@ static bool resolve(const struct fh_run *run, uintptr_t address, struct fh_block
 static const struct fh_owner slot_owner = {.name = "guarded", .resolve = resolve};
 
 /* A slot's bytes [low, high) are not what they must be. */
+/* Damage at the end of a slot, and nowhere else, when the next slot is a block: somebody wrote before that one. */
+static bool is_from_above(const struct fh_run *run, uint32_t index, uintptr_t low, uintptr_t high)
+{
+    const struct slab *slab = slab_of(run);
+    const struct slot slot = slab->slots[index];
+    const uintptr_t end = (uintptr_t)slot_at(run, index) + run->block_size;
+    const uintptr_t begin = slot.state == LIVE ? end - slot.slack : end - run->block_size;
+    return index + 1 < slab->opened && slab->slots[index + 1].state == LIVE && high == end &&
+           low > begin && (slot.state == LIVE || low - begin > run->block_size / 2);
+}
+
 static FH_COLD void report_damage(const struct fh_run *run, uint32_t index, uintptr_t low,
                                   uintptr_t high, const uint8_t *expected,
                                   const struct fh_call *call, const char *function)
 {
     struct fh_guard_block block;
     describe(run, index, &block);
+    const bool is_above = is_from_above(run, index, low, high);
+    if (is_above)
+        describe(run, index + 1, &block);
     const bool is_live = block.state == FH_BLOCK_LIVE;
     const struct fh_error error = {
-        .kind = is_live ? "heap-buffer-overflow" : "heap-use-after-free",
+        .kind = is_above  ? "heap-buffer-underflow"
+                : is_live ? "heap-buffer-overflow"
+                          : "heap-use-after-free",
         .address = low,
         .size = high - low,
         .access = FH_ACCESS_WRITE,
@@ -431,8 +447,9 @@ static FH_COLD void report_damage(const struct fh_run *run, uint32_t index, uint
         .damage_low = low,
         .damage_high = high,
         .expected = expected,
-        .detail = is_live ? "the bytes behind the block were overwritten"
-                          : "the block was written to after it was freed",
+        .detail = is_above  ? "the bytes before the block were overwritten"
+                  : is_live ? "the bytes behind the block were overwritten"
+                            : "the block was written to after it was freed",
     };
     fh_error(&error);
 }

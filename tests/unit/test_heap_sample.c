@@ -50,7 +50,7 @@ static bool is_mine(const void *address)
     return (uintptr_t)address - (uintptr_t)table.pool < sizeof table.pool;
 }
 
-static void free_nothing(void *block, size_t size, size_t align, unsigned how,
+static bool free_nothing(void *block, size_t size, size_t align, unsigned how,
                          const struct fh_call *call)
 {
     (void)size;
@@ -58,6 +58,7 @@ static void free_nothing(void *block, size_t size, size_t align, unsigned how,
     (void)how;
     (void)call;
     EXPECT(is_mine(block));
+    return true;
 }
 
 static size_t usable(const void *block)
