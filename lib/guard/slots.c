@@ -413,15 +413,16 @@ static bool resolve(const struct fh_run *run, uintptr_t address, struct fh_block
 static const struct fh_owner slot_owner = {.name = "guarded", .resolve = resolve};
 
 /* A slot's bytes [low, high) are not what they must be. */
-/* Damage at the end of a slot, and nowhere else, when the next slot is a block: somebody wrote before that one. */
+/* Damage nearer to the end of what nobody may write than to its beginning, when the next slot is a block: somebody
+ * wrote before that one. */
 static bool is_from_above(const struct fh_run *run, uint32_t index, uintptr_t low, uintptr_t high)
 {
     const struct slab *slab = slab_of(run);
     const struct slot slot = slab->slots[index];
     const uintptr_t end = (uintptr_t)slot_at(run, index) + run->block_size;
     const uintptr_t begin = slot.state == LIVE ? end - slot.slack : end - run->block_size;
-    return index + 1 < slab->opened && slab->slots[index + 1].state == LIVE && high == end &&
-           low > begin && (slot.state == LIVE || low - begin > run->block_size / 2);
+    return index + 1 < slab->opened && slab->slots[index + 1].state == LIVE &&
+           end - high < low - begin;
 }
 
 static FH_COLD void report_damage(const struct fh_run *run, uint32_t index, uintptr_t low,
