@@ -36,6 +36,12 @@ for mode in hardened debug; do
     at "the first free" "^freed by thread" remove_all "$(line_of "free(list);")"
     at "what called it" "^freed by thread" double_free $((second - 1))
     at "the allocation" "^allocated by thread" add "$(line_of "malloc(sizeof *person)")"
+    finds $mode after-free heap-use-after-free
+    at "the access" "^READ of size" after_free "$(line_of "puts(list->name);")"
+    at "the free before" "^freed by thread" remove_all "$(line_of "free(list);")"
+    finds $mode overflow heap-buffer-overflow
+    at "the write itself" "^WRITE of size 1 " join "$(line_of "*end++ = *letter;")"
+    at "the block" "^allocated by thread" join "$(line_of "char *line = malloc(size);")"
     passes "the good twin runs" "$freehold" run --mode $mode -- "$faults" good
     printf '%s\n' Grace Barbara Ada >good
     equal "and says nothing more" good out

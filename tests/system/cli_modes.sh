@@ -39,9 +39,10 @@ passes "hardened mode has none" ./both/freehold run --mode hardened -- printenv 
 holds "and preloads malloc alone" grep -qx "$work/both/$(basename "$FREEHOLD_LIB")" out
 passes "the mode may come from FREEHOLD" env FREEHOLD=mode=debug ./both/freehold run -- printenv LD_PRELOAD
 holds "and brings the wrappers too" grep -q "libfreehold-debug.so:" out
-if [[ ! -e $("$freehold" run -- sh -c 'dirname "$LD_PRELOAD"')/libfreehold-debug.so.0 ]]; then
-    passes "without the wrappers debug mode runs" ./lacking/freehold run --mode debug -- true
-    [[ ! -s out ]] || holds "and says so in one line" bash -c '(($(wc -l <out) == 1)) && grep -q "libfreehold-debug.so is not there" out'
+passes "without the wrappers debug mode runs" ./lacking/freehold run --mode debug -- printenv LD_PRELOAD
+# Where Freehold is installed that command finds the wrappers there, rightly.
+if ! grep -q libfreehold-debug.so: out; then
+    holds "and says so in one line" bash -c '(($(wc -l <out) == 2)) && grep -q "libfreehold-debug.so is not there" out'
 fi
 unset LD_LIBRARY_PATH
 
