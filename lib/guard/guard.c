@@ -45,6 +45,7 @@ static struct fh_guard_thread *make_thread(void)
     mine->known.area_words = AREA_WORDS;
     mine->known.bits = KNOWN_BITS;
     fh_random_seed(&mine->random, fh_os_random());
+    mine->gap = fh_sample_draw(&mine->random, fh_guard_settings.guard);
     struct fh_guard_thread *first = atomic_load_explicit(&guard.threads, memory_order_relaxed);
     do
         mine->next = first;
@@ -145,6 +146,17 @@ static void fill_fenced(char *block, size_t size, unsigned how, uint32_t stack)
         memcpy(block + at, &word, fh_min(sizeof word, size - at));
 }
 
+/* guard=SIZE: see heap/sample.c, whose heirs these samples are where the heap is not asked. */
+static bool is_sample(struct fh_guard_thread *mine, size_t size)
+{
+    if (FH_LIKELY(size < mine->gap)) {
+        mine->gap -= size;
+        return false;
+    }
+    mine->gap = fh_sample_draw(&mine->random, fh_guard_settings.guard);
+    return true;
+}
+
 static void *alloc_of(struct fh_guard_thread *mine, size_t size, size_t align, unsigned how,
                       const struct fh_call *call)
 {
@@ -154,7 +166,7 @@ static void *alloc_of(struct fh_guard_thread *mine, size_t size, size_t align, u
         atomic_store_explicit(&site->count,
                               atomic_load_explicit(&site->count, memory_order_relaxed) + 1,
                               memory_order_relaxed);
-        if (fh_fence_wanted(site)) {
+        if (fh_fence_wanted(site, is_sample(mine, size))) {
             void *block = fh_fence_alloc(size, align, how, site->stack, (site->fenced & 1) == 0);
             if (block != NULL) {
                 mine->live += (int64_t)size;
