@@ -1027,19 +1027,20 @@ static bool is_site_due(struct fh_site *site, const struct limits *most)
     uint32_t fenced = atomic_load_explicit(&site->fenced, memory_order_relaxed);
     if (fenced < most->site_first)
         return true;
+    if (most->site_first == 0)
+        return false; /* fast mode has samples only */
     uint64_t doublings = (fenced - most->site_first) / SITE_IN_DOUBLING + 1;
     return doublings < 32 && atomic_load_explicit(&site->count, memory_order_relaxed) >=
                                  (uint64_t)most->site_first << doublings;
 }
 
-bool fh_fence_wanted(struct fh_site *site)
+bool fh_fence_wanted(struct fh_site *site, bool is_sample)
 {
     const struct limits *most = limits();
-    if (fh_guard_settings.guard == 1)
-        return true;
-    if (fh_guard_settings.guard == 0 || site == NULL || most->site_first == 0)
+    if (fh_guard_settings.guard == 0 || site == NULL)
         return false;
-    if (!is_site_due(site, most) || !fh_budget_take(PAIR_NS))
+    if (fh_guard_settings.guard != 1 && !is_sample &&
+        (!is_site_due(site, most) || !fh_budget_take(PAIR_NS)))
         return false;
     atomic_fetch_add_explicit(&site->fenced, 1, memory_order_relaxed);
     return true;

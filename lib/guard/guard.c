@@ -45,6 +45,7 @@ static struct fh_guard_thread *make_thread(void)
     mine->known.area_words = AREA_WORDS;
     mine->known.bits = KNOWN_BITS;
     fh_random_seed(&mine->random, fh_os_random());
+    mine->gap = fh_sample_draw(&mine->random, fh_guard_settings.guard);
     struct fh_guard_thread *first = atomic_load_explicit(&guard.threads, memory_order_relaxed);
     do
         mine->next = first;
@@ -151,12 +152,23 @@ static void fill_fenced(char *block, size_t size, unsigned how, uint32_t stack)
         memcpy(block + at, &word, fh_min(sizeof word, size - at));
 }
 
+/* guard=SIZE: see heap/sample.c, whose heirs these samples are where the heap is not asked. */
+FH_INLINE bool is_due(struct fh_guard_thread *mine, size_t size)
+{
+    if (FH_LIKELY(size < mine->gap)) {
+        mine->gap -= size;
+        return false;
+    }
+    mine->gap = fh_sample_draw(&mine->random, fh_guard_settings.guard);
+    return true;
+}
+
 /* The site's next block between inaccessible pages, or NULL; and when to ask again. */
 static FH_NOINLINE void *alloc_fenced(struct fh_guard_thread *mine, size_t size, size_t align,
-                                      unsigned how, struct fh_site *site)
+                                      unsigned how, struct fh_site *site, bool is_sample)
 {
     void *block = NULL;
-    if (fh_fence_wanted(site))
+    if (fh_fence_wanted(site, is_sample))
         block = fh_fence_alloc(size, align, how, site->stack, (site->fenced & 1) == 0);
     if (block != NULL) {
         site->ask_at = 0;
@@ -181,8 +193,9 @@ static void *alloc_at(struct fh_guard_thread *mine, size_t size, size_t align, u
                       struct fh_site *site)
 {
     void *block = NULL;
-    if (site != NULL && count_alloc(site))
-        block = alloc_fenced(mine, size, align, how, site);
+    const bool is_sample = is_due(mine, size);
+    if (site != NULL && (count_alloc(site) || is_sample))
+        block = alloc_fenced(mine, size, align, how, site, is_sample);
     if (block != NULL)
         return block;
     const uint32_t number = site != NULL ? site->number : 0;
@@ -261,8 +274,9 @@ static void *plain_alloc(size_t size, size_t align, unsigned how, const struct f
     struct fh_site *site = fh_site_quick(mine, call);
     if (FH_UNLIKELY(size > FH_CLASS_STEP_MAX - 8 || align != 0 || site == NULL))
         return alloc_at(mine, size, align, how, site);
-    if (count_alloc(site)) {
-        void *block = alloc_fenced(mine, size, align, how, site);
+    const bool is_sample = is_due(mine, size);
+    if (count_alloc(site) || FH_UNLIKELY(is_sample)) {
+        void *block = alloc_fenced(mine, size, align, how, site, is_sample);
         if (block != NULL)
             return block;
     }

@@ -112,8 +112,9 @@ bool fh_fence_find(const void *address, struct fh_guard_block *out); /* lock-fre
 /* Visits every live one; stops when visit returns non-zero, and returns that. Lock-free. */
 int fh_fence_walk(int (*visit)(void *context, const struct fh_guard_block *block), void *context);
 bool fh_fence_extent(const void *address, struct fh_extent *out); /* lock-free, some 5 ns */
-/* Whether the budget of the site allows one now; if so it is charged. NULL: a site that is not known. */
-bool fh_fence_wanted(struct fh_site *site);
+/* Whether the budget of the site allows one now, or it is a sample; if so it is counted. NULL: a site that is not
+ * known. */
+bool fh_fence_wanted(struct fh_site *site, bool is_sample);
 /* For a sweep (sweep.c), as for slots: lists the slots, everything stands still; and takes back what it released. */
 struct fh_scan;
 void fh_fences_list(struct fh_scan *scan);

@@ -57,6 +57,7 @@ struct fh_guard_thread {
     struct fh_known known;
     struct fh_stack_cache stack;
     size_t swept; /* bytes that wait for the sweep and are not counted there yet */
+    uint64_t gap; /* bytes until the next sample, which is fenced whatever its site had */
     int64_t live; /* requested bytes that it allocated, less those that it freed */
     uint64_t allocs[FH_CLASS_COUNT + 1], frees[FH_CLASS_COUNT + 1];
     struct fh_guard_thread *next; /* all that ever were; never removed */

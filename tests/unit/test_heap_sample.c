@@ -30,7 +30,7 @@
 
 static struct {
     _Atomic size_t samples;
-    size_t last_size;
+    _Atomic size_t last_size;
     bool is_accepting;
     char pool[64][64 * KIB];
     unsigned next;
