@@ -89,13 +89,26 @@ static bool find_in_list(uintptr_t addr, struct fh_module_place *place)
 /* Where the module that holds this code begins: the linker's. */
 extern const ElfW(Ehdr) __ehdr_start __attribute__((weak, visibility("hidden")));
 
-/* In a static program libc's index has the program from its code on. Its header, by which names are
- * found, comes before. */
-static void include_header(struct fh_module_place *place)
+/* In a static program libc's index has the program's code and no more: not the header, by which
+ * names are found, and not the segment of .eh_frame_hdr (linked in with --eh-frame-hdr). */
+static void complete_static(struct fh_module_place *place)
 {
-    uintptr_t here = (uintptr_t)fh_module_at, header = (uintptr_t)&__ehdr_start;
-    if (here - place->start < place->end - place->start && header != 0 && header < place->start)
-        place->start = header;
+    const uintptr_t here = (uintptr_t)fh_module_at, start = (uintptr_t)&__ehdr_start;
+    if (here - place->start >= place->end - place->start || start == 0 || start >= place->start)
+        return;
+    const ElfW(Phdr) *headers = (const ElfW(Phdr) *)(start + __ehdr_start.e_phoff);
+    uintptr_t first = UINTPTR_MAX;
+    for (size_t i = 0; i < __ehdr_start.e_phnum; i++)
+        if (headers[i].p_type == PT_LOAD)
+            first = fh_min(first, headers[i].p_vaddr);
+    const uintptr_t bias = start - fh_align_down(first, fh_os_page_size);
+    place->start = start;
+    for (size_t i = 0; i < __ehdr_start.e_phnum; i++) {
+        if (headers[i].p_type == PT_LOAD)
+            place->end = fh_max(place->end, bias + headers[i].p_vaddr + headers[i].p_memsz);
+        else if (headers[i].p_type == PT_GNU_EH_FRAME)
+            place->header = bias + headers[i].p_vaddr;
+    }
 }
 
 bool fh_module_at(uintptr_t addr, struct fh_module_place *place)
@@ -109,7 +122,7 @@ bool fh_module_at(uintptr_t addr, struct fh_module_place *place)
         place->end = (uintptr_t)found.dlfo_map_end;
         place->header = (uintptr_t)found.dlfo_eh_frame;
         place->identity = (uintptr_t)found.dlfo_link_map;
-        include_header(place);
+        complete_static(place);
         return true;
     }
 #endif
