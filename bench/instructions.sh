@@ -31,8 +31,9 @@ if ! command -v valgrind >/dev/null; then
 fi
 "$here/build.sh" "$programs"
 
-# collected LIBRARY PATTERN COUNT: all instructions of one run, without Freehold's samples: the first of them reads how
-# stacks are unwound, which a run of this length does not outweigh
+# collected LIBRARY PATTERN COUNT: all instructions of one run
+# Without sampled guarding: the first block that is guarded, after some 8 MiB, has the tables of call frames built, which
+# is half a million instructions once and no part of a pair.
 collected() {
     FREEHOLD=guard=off LD_PRELOAD=$1 valgrind --tool=callgrind --callgrind-out-file=/dev/null "$programs/micro" "$2" "$3" 2>&1 |
         awk '/Collected *:/ { print $NF; found = 1 } END { exit !found }'

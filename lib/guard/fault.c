@@ -191,7 +191,8 @@ int fh_fault_sigaction(int number, const struct sigaction *action, struct sigact
 {
     if ((number != SIGSEGV && number != SIGBUS) || !fh_fault_is_started())
         return __sigaction(number, action, old);
-    if (fh_os_getpid() != fh_root.pid)
+    if (!atomic_load_explicit(&fh_root.is_confined, memory_order_relaxed) &&
+        fh_os_getpid() != fh_root.pid)
         return ask_kernel(number, action, old);
     struct action before = current_action(number);
     if (action != NULL) {

@@ -11,6 +11,7 @@
 #include <elf.h>
 #include <link.h>
 #include <string.h>
+#include <sys/auxv.h>
 
 struct fh_stack_root fh_stack_root;
 
@@ -44,11 +45,32 @@ static size_t phase_of(uint64_t state)
     return state & ((1 << PHASE_BITS) - 1);
 }
 
-/* ---- What the loader knows ------------------------------------------------------------------ */
+/* ---- What the loader knows ------------------------------------------------------------------- */
+
+/* A dynamic loader has made its index before any other code runs. In a static program libc makes it
+ * on its way to the constructors, and allocates meanwhile: it must not be asked before ours has
+ * run. */
+static _Atomic bool is_index_made;
+
+__attribute__((constructor)) static void note_that_libc_is_up(void)
+{
+    atomic_store_explicit(&is_index_made, true, memory_order_relaxed);
+}
+
+static bool can_ask_index(void)
+{
+    if (atomic_load_explicit(&is_index_made, memory_order_relaxed))
+        return true;
+    bool is_dynamic = getauxval(AT_BASE) != 0; /* where the loader is */
+    if (is_dynamic)
+        atomic_store_explicit(&is_index_made, true, memory_order_relaxed);
+    return is_dynamic;
+}
 
 static bool has_loader_index(void)
 {
-    return HAVE_LOADER_INDEX && !atomic_load_explicit(&modules.use_list, memory_order_relaxed);
+    return HAVE_LOADER_INDEX && !atomic_load_explicit(&modules.use_list, memory_order_relaxed) &&
+           can_ask_index();
 }
 
 static bool find_in_list(uintptr_t addr, struct fh_module_place *place)
@@ -64,6 +86,31 @@ static bool find_in_list(uintptr_t addr, struct fh_module_place *place)
     return false;
 }
 
+/* Where the module that holds this code begins: the linker's. */
+extern const ElfW(Ehdr) __ehdr_start __attribute__((weak, visibility("hidden")));
+
+/* In a static program libc's index has the program's code and no more: not the header, by which
+ * names are found, and not the segment of .eh_frame_hdr (linked in with --eh-frame-hdr). */
+static void complete_static(struct fh_module_place *place)
+{
+    const uintptr_t here = (uintptr_t)fh_module_at, start = (uintptr_t)&__ehdr_start;
+    if (here - place->start >= place->end - place->start || start == 0 || start >= place->start)
+        return;
+    const ElfW(Phdr) *headers = (const ElfW(Phdr) *)(start + __ehdr_start.e_phoff);
+    uintptr_t first = UINTPTR_MAX;
+    for (size_t i = 0; i < __ehdr_start.e_phnum; i++)
+        if (headers[i].p_type == PT_LOAD)
+            first = fh_min(first, headers[i].p_vaddr);
+    const uintptr_t bias = start - fh_align_down(first, fh_os_page_size);
+    place->start = start;
+    for (size_t i = 0; i < __ehdr_start.e_phnum; i++) {
+        if (headers[i].p_type == PT_LOAD)
+            place->end = fh_max(place->end, bias + headers[i].p_vaddr + headers[i].p_memsz);
+        else if (headers[i].p_type == PT_GNU_EH_FRAME)
+            place->header = bias + headers[i].p_vaddr;
+    }
+}
+
 bool fh_module_at(uintptr_t addr, struct fh_module_place *place)
 {
 #if defined(__GLIBC__) && __GLIBC_PREREQ(2, 35)
@@ -75,6 +122,7 @@ bool fh_module_at(uintptr_t addr, struct fh_module_place *place)
         place->end = (uintptr_t)found.dlfo_map_end;
         place->header = (uintptr_t)found.dlfo_eh_frame;
         place->identity = (uintptr_t)found.dlfo_link_map;
+        complete_static(place);
         return true;
     }
 #endif
@@ -119,7 +167,7 @@ void fh_module_read_list(void)
     atomic_store_explicit(&modules.list, list, memory_order_release); /* pairs with find_in_list */
 }
 
-/* ---- Reading a module's headers ------------------------------------------------------------- */
+/* ---- Reading a module's headers -------------------------------------------------------------- */
 
 struct layout {
     bool is_elf;
@@ -228,7 +276,7 @@ static bool is_permanent(const struct fh_module_place *place, const struct layou
            starts_with(name, "linux-vdso");
 }
 
-/* ---- Chunks --------------------------------------------------------------------------------- */
+/* ---- Chunks ---------------------------------------------------------------------------------- */
 
 static uint32_t rule_from_description(const struct fh_cfi_image *image, uintptr_t addr)
 {
@@ -364,7 +412,7 @@ static uint32_t rule_from_chunk(const struct fh_chunk *chunk, size_t offset)
     return chunk->rules[low];
 }
 
-/* ---- Slots ---------------------------------------------------------------------------------- */
+/* ---- Slots ----------------------------------------------------------------------------------- */
 
 /* The seq_cst of readers and of the retiring exchange order a reader's look at a slot against the
  * collector's look at `readers`: one of the two sees the other. */
@@ -546,7 +594,7 @@ bool fh_module_is_current(uint32_t ref, uintptr_t addr)
            atomic_load_explicit(&module->state, memory_order_seq_cst) == state;
 }
 
-/* ---- The question --------------------------------------------------------------------------- */
+/* ---- The question ---------------------------------------------------------------------------- */
 
 /* Code that returns from a signal without saying so in .eh_frame: `mov $15,%rax; syscall`. */
 static bool is_signal_return(const struct fh_module *module, uintptr_t addr)

@@ -64,6 +64,22 @@ says "the function that allocated" ' in allocated_here\+' 1
 says "the function that freed" ' in freed_here\+' 1
 says "the build of the program" '^module /.*/faults build-id [0-9a-f]{40}$' 1
 
+# ---- Static programs ----
+
+if [[ -f $BUILD_DIR/libfreehold-malloc.a ]]; then
+    passes "a static program links" cc -std=gnu17 -static-pie -fPIE -O1 -g -fno-builtin -pthread -w "$SOURCE_DIR/tests/system/faults.c" \
+        "$BUILD_DIR/libfreehold-malloc.a" "$BUILD_DIR/libfreehold.a" -o "$work/static_faults"
+    under_before=("${under[@]}")
+    under=(env)
+    ends 134 "a static program's use after free to end by SIGABRT" mode=debug "$work/static_faults" after_free
+    says "its functions" '#0 0x[0-9a-f]+ in allocated_here\+'
+    says "its main" '#[1-9] 0x[0-9a-f]+ in main\+'
+    ends 134 "a static program's thread without a stack to end by SIGABRT" mode=debug "$work/static_faults" endless_small_thread
+    says "its kind" '^freehold: ERROR: stack-overflow'
+    ends 0 "its good twin to end well" mode=debug "$work/static_faults" endless_small_thread good
+    under=("${under_before[@]}")
+fi
+
 # ---- A fast program's faults are its own ----
 
 ends 139 "a fault in fast mode to end as without us" "" "$faults" null_write
