@@ -400,7 +400,7 @@ static bool read_line(struct sweep *sweep, char *text, bool *is_ready)
     if (strcmp(what, "site") == 0) {
         return !*is_ready && read_site(sweep, &words);
     }
-    if (strcmp(what, "ready") == 0) {
+    if (strcmp(what, "ready") == 0 && !*is_ready) {
         *is_ready = true;
         return sweep_plan(sweep);
     }
