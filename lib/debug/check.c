@@ -79,10 +79,12 @@ static uintptr_t find_end(struct fh_here here, uintptr_t address, struct fh_stac
 
 /* Whether the frame stands as it did: it is one that has not returned, or one of the same call.
  * (What another function has left there by chance may look like it; then the range that seems too
- * long is looked at anew before it is reported.) */
+ * long is looked at anew before it is reported. A signal's handler may meet an answer that is half
+ * written: any word of it is one of this stack's, or 0.) */
 static bool is_standing(const struct fh_stack_bound *bound, uintptr_t sp)
 {
-    return bound->low >= sp && fh_stack_load(bound->cfa - 8) == bound->frame;
+    return bound->low >= sp && bound->cfa > bound->saved &&
+           fh_stack_load(bound->cfa - 8) == bound->frame;
 }
 
 /* ---- static objects --------------------------------------------------------------------------- */

@@ -72,8 +72,7 @@ FH_INLINE int fh_debug_state_now(void)
  * starts: fh_real's member may be NULL after it. */
 #define FH_IS_ON_EARLY() FH_LIKELY(fh_debug_state_now() == FH_DEBUG_ON)
 
-/* Whether the caller is this library, libfreehold or libfreehold-malloc: they write where nobody
- * else may. */
+/* Whether the caller is libfreehold or this library: they write where nobody else may. */
 FH_HIDDEN bool fh_debug_is_own(uintptr_t pc);
 
 /* ---- checks (check.c) -------------------------------------------------------------------------
