@@ -356,7 +356,8 @@ static void prepare(const struct call *call, size_t missing)
     else
         memset(memory, 'x', SIZE - 1);
     memset(&told, 0, sizeof told);
-    block = (struct fh_extent){(uintptr_t)memory, (uintptr_t)memory + SIZE - missing, true};
+    block = (struct fh_extent){
+        .low = (uintptr_t)memory, .high = (uintptr_t)memory + SIZE - missing, .is_live = true};
 }
 
 static void says_nothing_of_a_right_call(void **state)
