@@ -197,28 +197,32 @@ static FH_NOINLINE size_t stack_room(struct fh_here here, uintptr_t address)
 }
 
 /* Of an address in no block. */
-static FH_NOINLINE size_t other_room(struct fh_here here, uintptr_t address)
+static FH_NOINLINE size_t find_other_room(struct fh_here here, uintptr_t address)
 {
-    size_t room;
     if (address < NULL_PAGE)
         return 0;
-    if (recall_static_room(address, &room))
-        return room;
     if (!begin_asking(here))
         return FH_ROOM_UNBOUNDED;
-    room = find_static_room(address);
+    size_t room = find_static_room(address);
     end_asking();
-    remember_static_room(address, room);
+    if (room != FH_ROOM_NOWHERE) /* a block may be there one day */
+        remember_static_room(address, room);
     return room;
 }
 
-/* Of an address whose block is not remembered. */
-static FH_NOINLINE size_t find_room(struct fh_here here, const void *p)
+/* Of an address whose block is not remembered. That of a static object is no block's: the guard's
+ * addresses are its own as long as the process lives. */
+static size_t room_slow(struct fh_here here, const void *p)
 {
     uintptr_t address = (uintptr_t)p;
     struct fh_extent extent;
+    size_t room;
+    if (is_on_stack((uintptr_t)here.frame, address))
+        return stack_room(here, address);
+    if (recall_static_room(address, &room))
+        return room;
     if (!fh_guard_extent(p, &extent))
-        return other_room(here, address);
+        return find_other_room(here, address);
     bool is_inside = address - extent.low < extent.high - extent.low;
     if (!extent.is_live || !is_inside)
         return 0;
@@ -229,12 +233,10 @@ static FH_NOINLINE size_t find_room(struct fh_here here, const void *p)
 FH_INLINE size_t room_at(struct fh_here here, const void *p)
 {
     uintptr_t address = (uintptr_t)p;
-    if (is_on_stack((uintptr_t)here.frame, address))
-        return stack_room(here, address);
     const struct known_block *block = known_block_of(address);
     if (address - block->low < block->high - block->low && is_as_it_was(block))
         return block->high - address;
-    return find_room(here, p);
+    return room_slow(here, p);
 }
 
 size_t fh_room(struct fh_here here, const void *p)
@@ -337,7 +339,7 @@ static bool reaches_into_block(const void *p, size_t size)
 static FH_NOINLINE void check_slow(struct fh_here here, const void *p, size_t size,
                                    enum fh_access access)
 {
-    size_t room = room_at(here, p);
+    size_t room = room_slow(here, p);
     if (FH_UNLIKELY(size > room) ||
         (FH_UNLIKELY(room == FH_ROOM_NOWHERE) && reaches_into_block(p, size)))
         fh_check_failed(here, p, size, access);

@@ -67,7 +67,9 @@ FH_INLINE int fh_debug_state_now(void)
 }
 
 /* Whether to check. Afterwards fh_real can be called. */
-#define FH_IS_ON()       (FH_LIKELY(fh_debug_state_now() == FH_DEBUG_ON) || fh_debug_start())
+#define FH_IS_ON()                                                                                 \
+    (FH_LIKELY(fh_debug_state_now() == FH_DEBUG_ON) ||                                             \
+     (fh_debug_state_now() == FH_DEBUG_UNSTARTED && fh_debug_start()))
 /* The same for functions that are called before anything is relocated, and inside malloc while it
  * starts: fh_real's member may be NULL after it. */
 #define FH_IS_ON_EARLY() FH_LIKELY(fh_debug_state_now() == FH_DEBUG_ON)
