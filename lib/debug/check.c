@@ -8,7 +8,8 @@
  *                function saved registers at the latest (stack/bound.c). Where the stack ends is remembered
  *                in thread-local memory. On other stacks (coroutines, alternate ones) nothing is asked:
  *                they lie in blocks or mappings.
- *   the guard    p lies in a block, live or freed (guard.h)
+ *   the guard    p lies in a block, live or freed (guard.h); the last live ones are remembered by each thread, with
+ *                the word that tells whether they still are
  *   the modules  p lies in a static object of known size (stack/objects.c). What was asked lately is
  *                remembered, exact addresses only: programs pass the same literals and tables over and
  *                over. An entry is two words of which one is the exclusive or of both, so that half a
@@ -33,6 +34,7 @@ enum {
     NULL_PAGE = 4096,
     REMEMBERED = 2048,
     DETAIL_BYTES = 320,
+    BLOCKS = 64,        /* what a loop works on; more would cost more than it saves */
     BOUNDS = 8,         /* frames whose variables a loop hands over */
     BOUND_BYTES = 64,   /* neighbours share an answer */
     FOREIGN_SHIFT = 16, /* a stack that is not the thread's is recognised by its 64 KiB */
@@ -40,11 +42,19 @@ enum {
 
 /* ---- the stack -------------------------------------------------------------------------------- */
 
+/* A live block [low, high), while the guard's word is what it was; low = high: none. */
+struct known_block {
+    uintptr_t low, high;
+    const uint32_t *word;
+    uint32_t value;
+};
+
 static _Thread_local struct {
     struct fh_stack_region own; /* low = high = 0: not asked yet */
     uintptr_t foreign;          /* sp >> FOREIGN_SHIFT when last it was not on the thread's stack */
     uintptr_t asking;           /* frame of the wrapper that asks just now; 0: none does */
     struct fh_stack_bound bounds[BOUNDS]; /* the last answers, by the address */
+    struct known_block blocks[BLOCKS];    /* the guard's */
 } stack;
 
 static FH_NOINLINE bool find_stack(uintptr_t sp)
@@ -79,10 +89,40 @@ static uintptr_t find_end(struct fh_here here, uintptr_t address, struct fh_stac
 
 /* Whether the frame stands as it did: it is one that has not returned, or one of the same call.
  * (What another function has left there by chance may look like it; then the range that seems too
- * long is looked at anew before it is reported.) */
+ * long is looked at anew before it is reported. A signal's handler may meet an answer that is half
+ * written: any word of it is one of this stack's, or 0.) */
 static bool is_standing(const struct fh_stack_bound *bound, uintptr_t sp)
 {
-    return bound->low >= sp && fh_stack_load(bound->cfa - 8) == bound->frame;
+    return bound->low >= sp && bound->cfa > bound->saved &&
+           fh_stack_load(bound->cfa - 8) == bound->frame;
+}
+
+/* ---- blocks ----------------------------------------------------------------------------------- */
+
+static struct known_block *known_block_of(uintptr_t address)
+{
+    return &stack.blocks[(address >> 4 ^ address >> 10) % BLOCKS];
+}
+
+static bool is_as_it_was(const struct known_block *block)
+{
+    /* The program's own frees come before in its own order (relaxed). */
+    return __atomic_load_n(block->word, __ATOMIC_RELAXED) == block->value;
+}
+
+/* Empty while it changes: a signal's handler may look. */
+static void remember_block(uintptr_t address, const struct fh_extent *extent)
+{
+    struct known_block *block = known_block_of(address);
+    if (extent->word == NULL)
+        return;
+    block->high = block->low = 0;
+    atomic_signal_fence(memory_order_seq_cst);
+    block->word = extent->word;
+    block->value = extent->value;
+    block->low = extent->low;
+    atomic_signal_fence(memory_order_seq_cst);
+    block->high = extent->high;
 }
 
 /* ---- static objects --------------------------------------------------------------------------- */
@@ -157,31 +197,46 @@ static FH_NOINLINE size_t stack_room(struct fh_here here, uintptr_t address)
 }
 
 /* Of an address in no block. */
-static FH_NOINLINE size_t other_room(struct fh_here here, uintptr_t address)
+static FH_NOINLINE size_t find_other_room(struct fh_here here, uintptr_t address)
 {
-    size_t room;
     if (address < NULL_PAGE)
         return 0;
-    if (recall_static_room(address, &room))
-        return room;
     if (!begin_asking(here))
         return FH_ROOM_UNBOUNDED;
-    room = find_static_room(address);
+    size_t room = find_static_room(address);
     end_asking();
-    remember_static_room(address, room);
+    if (room != FH_ROOM_NOWHERE) /* a block may be there one day */
+        remember_static_room(address, room);
     return room;
+}
+
+/* Of an address whose block is not remembered. That of a static object is no block's: the guard's
+ * addresses are its own as long as the process lives. */
+static size_t room_slow(struct fh_here here, const void *p)
+{
+    uintptr_t address = (uintptr_t)p;
+    struct fh_extent extent;
+    size_t room;
+    if (is_on_stack((uintptr_t)here.frame, address))
+        return stack_room(here, address);
+    if (recall_static_room(address, &room))
+        return room;
+    if (!fh_guard_extent(p, &extent))
+        return find_other_room(here, address);
+    bool is_inside = address - extent.low < extent.high - extent.low;
+    if (!extent.is_live || !is_inside)
+        return 0;
+    remember_block(address, &extent);
+    return extent.high - address;
 }
 
 FH_INLINE size_t room_at(struct fh_here here, const void *p)
 {
     uintptr_t address = (uintptr_t)p;
-    struct fh_extent extent;
-    if (is_on_stack((uintptr_t)here.frame, address))
-        return stack_room(here, address);
-    if (!fh_guard_extent(p, &extent))
-        return other_room(here, address);
-    bool is_inside = address - extent.low < extent.high - extent.low;
-    return extent.is_live && is_inside ? extent.high - address : 0;
+    const struct known_block *block = known_block_of(address);
+    if (address - block->low < block->high - block->low && is_as_it_was(block))
+        return block->high - address;
+    return room_slow(here, p);
 }
 
 size_t fh_room(struct fh_here here, const void *p)
@@ -229,6 +284,9 @@ static void report_stack(struct fh_error *error, struct fh_here here, uintptr_t 
 static void report_block(struct fh_error *error, uintptr_t address, const struct fh_extent *extent)
 {
     struct fh_guard_block block;
+    bool is_inside = address - extent->low < extent->high - extent->low;
+    if (extent->is_live && is_inside && error->size <= extent->high - address)
+        return; /* what was remembered was wrong */
     error->address = address;
     if (!extent->is_live) {
         error->kind = "heap-use-after-free";
@@ -278,14 +336,23 @@ static bool reaches_into_block(const void *p, size_t size)
     return fh_guard_extent((const char *)p + (size - 1), &extent) && extent.low > (uintptr_t)p;
 }
 
-FH_INLINE void check(struct fh_here here, const void *p, size_t size, enum fh_access access)
+static FH_NOINLINE void check_slow(struct fh_here here, const void *p, size_t size,
+                                   enum fh_access access)
 {
-    if (size == 0)
-        return;
-    size_t room = room_at(here, p);
+    size_t room = room_slow(here, p);
     if (FH_UNLIKELY(size > room) ||
         (FH_UNLIKELY(room == FH_ROOM_NOWHERE) && reaches_into_block(p, size)))
         fh_check_failed(here, p, size, access);
+}
+
+/* Most ranges lie in a block that is known: a dozen instructions. */
+FH_INLINE void check(struct fh_here here, const void *p, size_t size, enum fh_access access)
+{
+    const struct known_block *block = known_block_of((uintptr_t)p);
+    uintptr_t into = (uintptr_t)p - block->low, len = block->high - block->low;
+    if (size == 0 || (into < len && size <= len - into && is_as_it_was(block)))
+        return;
+    check_slow(here, p, size, access);
 }
 
 void fh_check_read(struct fh_here here, const void *p, size_t size)

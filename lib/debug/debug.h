@@ -67,13 +67,14 @@ FH_INLINE int fh_debug_state_now(void)
 }
 
 /* Whether to check. Afterwards fh_real can be called. */
-#define FH_IS_ON()       (FH_LIKELY(fh_debug_state_now() == FH_DEBUG_ON) || fh_debug_start())
+#define FH_IS_ON()                                                                                 \
+    (FH_LIKELY(fh_debug_state_now() == FH_DEBUG_ON) ||                                             \
+     (fh_debug_state_now() == FH_DEBUG_UNSTARTED && fh_debug_start()))
 /* The same for functions that are called before anything is relocated, and inside malloc while it
  * starts: fh_real's member may be NULL after it. */
 #define FH_IS_ON_EARLY() FH_LIKELY(fh_debug_state_now() == FH_DEBUG_ON)
 
-/* Whether the caller is this library, libfreehold or libfreehold-malloc: they write where nobody
- * else may. */
+/* Whether the caller is libfreehold or this library: they write where nobody else may. */
 FH_HIDDEN bool fh_debug_is_own(uintptr_t pc);
 
 /* ---- checks (check.c) -------------------------------------------------------------------------

@@ -61,8 +61,7 @@ bool fh_debug_start(void)
 
 bool fh_debug_is_own(uintptr_t pc)
 {
-    return fh_stack_in_module(pc, &fh_debug_state) || fh_stack_in_module(pc, &fh_guard_settings) ||
-           fh_stack_in_module(pc, (const void *)(uintptr_t)malloc);
+    return fh_stack_in_module(pc, &fh_debug_state) || fh_stack_in_module(pc, &fh_guard_settings);
 }
 
 __attribute__((constructor)) static void begin(void)

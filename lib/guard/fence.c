@@ -887,7 +887,11 @@ static bool extent_inside(uintptr_t address, struct fh_extent *out)
     if ((state != LIVE && state != FREED) ||
         atomic_load_explicit(&slots[index].turn, memory_order_relaxed) != turn)
         return false;
-    *out = (struct fh_extent){.low = low, .high = low + requested, .is_live = state == LIVE};
+    *out = (struct fh_extent){.low = low,
+                              .high = low + requested,
+                              .is_live = state == LIVE,
+                              .word = (const uint32_t *)&slots[index].turn,
+                              .value = turn};
     return true;
 }
 _Static_assert(offsetof(struct record, requested) % sizeof(uint64_t) == 0,

@@ -75,6 +75,9 @@ FH_PUBLIC bool fh_guard_find(const void *address, struct fh_guard_block *out);
 struct fh_extent {
     uintptr_t low, high; /* requested bytes: [low, high) */
     bool is_live;
+    /* For who remembers the answer: it holds while *word is value. It can always be read; NULL: not to be remembered. */
+    const uint32_t *word;
+    uint32_t value;
 };
 FH_PUBLIC bool fh_guard_extent(const void *address, struct fh_extent *out);
 

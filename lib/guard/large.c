@@ -36,6 +36,7 @@ struct wide {
     uintptr_t data_end; /* where the block's memory ends */
     struct fh_run *run;
     enum fh_block_state state;
+    uint32_t turn; /* changes with what fh_wide_extent tells, over all blocks described here */
     unsigned family;
     bool is_guarded; /* pages around it are inaccessible; freed: all are */
     uint32_t alloc_site, free_site;
@@ -93,7 +94,7 @@ bool fh_wide_extent(const struct fh_run *run, struct fh_extent *out)
     if (wide == NULL || wide->state == FH_BLOCK_NEVER)
         return false;
     *out = (struct fh_extent){wide->address, wide->address + wide->requested,
-                              wide->state == FH_BLOCK_LIVE};
+                              wide->state == FH_BLOCK_LIVE, &wide->turn, wide->turn};
     return true;
 }
 
@@ -215,6 +216,7 @@ void *fh_wide_alloc(struct fh_guard_thread *mine, size_t size, size_t align, uns
         .data_end = data_end,
         .run = run,
         .state = FH_BLOCK_LIVE,
+        .turn = wide->turn + 1,
         .family = how & FH_HOW_FAMILY,
         .alloc_site = site,
         .alloc_thread = mine->tid,
@@ -374,6 +376,7 @@ void fh_wide_free(struct fh_guard_thread *mine, struct fh_run *run, void *block,
         report_near(wide, low, high, call);
     const size_t bytes = run_end(run) - run->base;
     wide->state = FH_BLOCK_FREED;
+    wide->turn++;
     wide->free_site = site;
     wide->free_thread = mine->tid;
     wide->free_ns = fh_os_now_ns();
@@ -411,6 +414,7 @@ bool fh_wide_resize(struct fh_run *run, void *block, size_t size)
         size <= FH_CLASS_MAX / 2)
         return false;
     wide->requested = run->large_bytes = size;
+    wide->turn++;
     fill_near(wide, run->base + fh_os_page_size);
     return true;
 }

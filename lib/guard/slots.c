@@ -393,7 +393,9 @@ bool fh_slot_extent(const struct fh_run *run, uintptr_t address, struct fh_exten
         return false;
     const struct slot slot = slab->slots[index];
     const uintptr_t low = (uintptr_t)slot_at(run, index);
-    *out = (struct fh_extent){low, low + run->block_size - slot.slack, slot.state == LIVE};
+    const uint32_t *word = (const uint32_t *)&slab->slots[index]; /* state and slack are in it */
+    *out = (struct fh_extent){low, low + run->block_size - slot.slack, slot.state == LIVE, word,
+                              *word};
     return slot.state == LIVE || slot.is_used;
 }
 
