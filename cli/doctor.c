@@ -100,7 +100,8 @@ static void add_needed(struct findings *findings, const struct program *program)
     }
 }
 
-/* Whether a folder of the list depends on where the program is started, or is one that everybody writes to. */
+/* Whether a folder of the list depends on where the program is started, or is one that everybody
+ * writes to. */
 static bool has_open_folder(const char *list)
 {
     for (const char *folder = list;;) {

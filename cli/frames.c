@@ -1,28 +1,31 @@
 /*
  * Symbols for the lines of reports.
  *
- * A dying process writes frames as it can without memory and locks: the nearest symbol, and the module's path with the
- * address in its file (less 1 for return addresses, so that it lies in the call). Here that file is looked into with libdw
- * (tools/symbols.h). Its interface is that of a process: modules at addresses. A report may be of many processes, each with
- * modules elsewhere, so each file gets a place of its own in an address space that nobody lives in: file number n
- * is at n << FILE_SHIFT.
+ * A dying process writes frames as it can without memory and locks: the nearest symbol, and the
+ * module's path with the address in its file (less 1 for return addresses, so that it lies in the
+ * call). Here that file is looked into with libdw (tools/symbols.h). Its interface is that of a
+ * process: modules at addresses. A report may be of many processes, each with modules elsewhere, so
+ * each file gets a place of its own in an address space that nobody lives in: file number n is at n
+ * << FILE_SHIFT.
  *
  * The grammar of a frame, read from both ends, since a path may hold anything and a name nearly so:
  *
  *     blanks '#' number ' ' [address " in "] name ' (' path '+0x' offset ')' [' (BuildId: ' hex ')']
  *
- * The name is what stands before the first " (", the offset behind the last "+0x". A line that is cut off or damaged is
- * no frame and passes through. Two more lines are understood, which stand at the end of a report:
+ * The name is what stands before the first " (", the offset behind the last "+0x". A line that is
+ * cut off or damaged is no frame and passes through. Two more lines are understood, which stand at
+ * the end of a report:
  *
- *     "module " path " build-id " hex                          which build the frames are of
- *     "SUMMARY: " words " (" path "+0x" offset ") in " name     becomes "SUMMARY: words FILE:LINE in FUNCTION"
+ *     "module " path " build-id " hex            which build the frames are of
+ *     "SUMMARY: " words " (" path "+0x" offset ") in " name
+ *                                         becomes "SUMMARY: words FILE:LINE in FUNCTION"
  *
- * Since the builds are named last, the lines of a report, from "freehold: ERROR:" to its summary, are kept until it is
- * whole. So reports of several processes do not mix either. A report that is never finished is written by who
- * notices that (frames_flush).
+ * Since the builds are named last, the lines of a report, from "freehold: ERROR:" to its summary,
+ * are kept until it is whole. So reports of several processes do not mix either. A report that is
+ * never finished is written by who notices that (frames_flush).
  *
- * Functions that were inlined get a frame each, as in every debugger, so the numbers of the frames further out
- * grow.
+ * Functions that were inlined get a frame each, as in every debugger, so the numbers of the frames
+ * further out grow.
  */
 #include "frames.h"
 
@@ -59,12 +62,11 @@ struct frames {
     /* The builds that the report's end names, for frames that do not name theirs. */
     struct module builds[MOST_BUILDS];
     size_t build_count;
-    /* The module of the innermost frame of a stack without any line; NULL: there was no such stack. */
-    const char *without_lines;
-    const char *candidate;      /* of the stack that is being read */
+    const char *without_lines;  /* the module of the first stack that begins without a line */
     struct json_object *stacks; /* NULL: nobody wants them */
     struct json_object *stack;  /* the one that is being read: its frames */
-    char *title;                /* the last line that was no frame */
+    char *title;                /* the last line that was no frame, or that began the report */
+    bool has_head;              /* a report has begun, and no stack of it yet */
 };
 
 /* A frame as it stands in a line: ranges of it. */
@@ -138,7 +140,8 @@ static bool take_last(const char *begin, const char **end, const char *text)
     return true;
 }
 
-/* Cuts hexadecimal digits off the end; where they begin, or NULL when there are none or too many. */
+/* Cuts hexadecimal digits off the end; where they begin, or NULL when there are none or too
+ * many. */
 static const char *take_last_digits(const char *begin, const char **end, size_t most)
 {
     const char *at = *end;
@@ -362,9 +365,15 @@ void frames_collect(struct frames *frames, struct json_object *stacks)
 
 static void collect_title(struct frames *frames, const char *line, const char *end)
 {
+    const char *at = line;
+    const bool is_head = take(&at, end, "freehold: ERROR:");
+    if (frames->has_head && !is_head) {
+        return;
+    }
     while (line < end && *line == ' ') {
         line++;
     }
+    frames->has_head = is_head;
     free(frames->title);
     frames->title = strndup(line, (size_t)(end - line));
 }
@@ -372,6 +381,7 @@ static void collect_title(struct frames *frames, const char *line, const char *e
 static void collect_stack(struct frames *frames)
 {
     struct json_object *stack = json_object_new_object();
+    frames->has_head = false;
     frames->stack = json_object_new_array();
     json_object_object_add(stack, "title",
                            json_object_new_string(frames->title != NULL ? frames->title : ""));

@@ -32,8 +32,8 @@ struct frames_writer {
 struct frames *frames_open(void);
 void frames_close(struct frames *frames);
 
-/* Takes what the writer says and writes the lines that are whole. The lines of a report are kept until it is, since its
- * end says which build each of its modules is. */
+/* Takes what the writer says and writes the lines that are whole. The lines of a report are kept
+ * until it is, since its end says which build each of its modules is. */
 void frames_take(struct frames *frames, struct frames_writer *writer, const char *text, size_t len,
                  FILE *out);
 /* Writes what was kept back. */
@@ -41,11 +41,12 @@ void frames_flush(struct frames *frames, struct frames_writer *writer, FILE *out
 /* Frees the writer's memory: nothing is kept back any more. */
 void frames_forget(struct frames_writer *writer);
 
-/* From now on each stack that is written is added to the array, too: its "title" (the line before it) and its "frames". */
+/* From now on each stack that is written is added to the array, too: its "title" (the line
+ * before it, or the report's first line) and its "frames". */
 void frames_collect(struct frames *frames, struct json_object *stacks);
 
-/* Gives every object in it that has "module" and "offset" a "function", "file" and "line", and "inlined", an array, where functions
- * were inlined there. Whether there were any such objects. */
+/* Gives every object in it that has "module" and "offset" a "function", "file" and "line", and
+ * "inlined", an array, where functions were inlined there. Whether there were any such objects. */
 bool frames_add_to_json(struct frames *frames, struct json_object *value);
 
 /* Why a stack begins without a line: one sentence, or NULL when all begin with one. */

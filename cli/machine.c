@@ -312,8 +312,9 @@ static void look_at_threads(struct findings *findings)
 static const char group_tags[] = "Tags and keys";
 
 #if defined(__x86_64__)
-/* Intel's linear address masking, which Linux gives to programs that ask (arch_prctl), and AMD's upper address ignore, which
- * it gives to none. Where the CPU has one and the call is refused, the kernel is what is missing. */
+/* Intel's linear address masking, which Linux gives to programs that ask (arch_prctl), and AMD's
+ * upper address ignore, which it gives to none. Where the CPU has one and the call is refused,
+ * the kernel is what is missing. */
 static void look_at_pointer_tags(struct findings *findings)
 {
     enum { LAM_LEAF = 7, LAM_SUBLEAF = 1, LAM_BIT = 26, UAI_BIT = 7 };

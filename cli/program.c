@@ -394,7 +394,8 @@ static bool look_at_dynamic(struct program *program, const struct image *image)
     return is_whole;
 }
 
-/* Functions that FORTIFY_SOURCE replaces, the most used of them: the checking form of NAME is __NAME_chk. */
+/* Functions that FORTIFY_SOURCE replaces, the most used of them: the checking form of NAME is
+ * __NAME_chk. */
 static const char *const fortifiable[] = {
     "memcpy",  "memmove",  "memset",   "mempcpy",  "strcpy",      "strncpy",   "strcat",
     "strncat", "stpcpy",   "sprintf",  "snprintf", "vsprintf",    "vsnprintf", "printf",
@@ -469,8 +470,8 @@ static void look_at_symbols(struct program *program, const struct image *image)
     free(sections);
 }
 
-/* What the linker found all object files to have: an array of {type, size, data padded to 8} in a note (gABI for Linux,
- * program properties). */
+/* What the linker found all object files to have: an array of {type, size, data padded to 8} in
+ * a note (gABI for Linux, program properties). */
 static void look_at_properties(struct program *program, const struct image *image)
 {
     enum { LARGEST_NOTE = 4096, PROPERTY_TYPE_0 = 5, BRANCHES = 1, RETURNS = 2 };
@@ -720,7 +721,8 @@ void program_inspect(struct program *program, const char *name)
     look_at_file(program, program->path, 0);
 }
 
-/* Into *program, of which only the fields of symbols are of interest; NULL or why nothing can preload it. */
+/* Into *program, of which only the fields of symbols are of interest; NULL or why nothing can
+ * preload it. */
 static const char *look_at_library(struct program *program, int fd)
 {
     struct image image = {.fd = fd};

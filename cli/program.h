@@ -75,8 +75,8 @@ int program_check(struct program *program, const char *name);
 /* The program could not be started after all; the exit status, after a complaint. */
 int program_complain_not_started(const char *path, int error);
 
-/* NULL when the file is a library that replaces malloc by being preloaded, as far as its dynamic symbols tell; else
- * what is wrong with it, as the end of a sentence that begins with its name. */
+/* NULL when the file is a library that replaces malloc by being preloaded, as far as its dynamic
+ * symbols tell; else what is wrong with it, as the end of a sentence that begins with its name. */
 const char *program_malloc_problem(const char *path);
 
 /* The architecture this command (so its library) was built for: "x86-64". */

@@ -1,17 +1,19 @@
 /*
  * The reader's end of base/relay.h.
  *
- * A thread of its own reads the ring, lets frames.c put each process's lines together and look their addresses up,
- * and writes them: every signal is blocked in it, and the main thread stands by the program meanwhile (supervise.c). It is the
- * owner of the ring's robust futex: when the command is killed, the kernel marks the ring, and the program's
- * messages go where they would have gone without us.
+ * A thread of its own reads the ring, lets frames.c put each process's lines together and look
+ * their addresses up, and writes them: every signal is blocked in it, and the main thread stands by
+ * the program meanwhile (supervise.c). It is the owner of the ring's robust futex: when the command
+ * is killed, the kernel marks the ring, and the program's messages go where they would have gone
+ * without us.
  *
- * The memory is shared with processes that may be in ruins. What is read there is checked: a head that can't be ends the
- * reading, a length is cut, the tail is our own copy. A slot that was claimed and does not become ready is its writer's death,
- * or a debugger; it is given up after STUCK_NS.
+ * The memory is shared with processes that may be in ruins. What is read there is checked: a head
+ * that can't be ends the reading, a length is cut, the tail is our own copy. A slot that was
+ * claimed and does not become ready is its writer's death, or a debugger; it is given up after
+ * STUCK_NS.
  *
- * Messages of processes that speak at the same time mix as they do on a terminal, line by line; reports do not mix
- * (frames.c).
+ * Messages of processes that speak at the same time mix as they do on a terminal, line by line;
+ * reports do not mix (frames.c).
  */
 #include "relay.h"
 
@@ -224,7 +226,8 @@ static bool take_slot(struct relay_reader *reader)
     return true;
 }
 
-/* The next slot's writer does not come back: whatever it does now, the slot is open for the next lap. */
+/* The next slot's writer does not come back: whatever it does now, the slot is open for the next
+ * lap. */
 static void give_slot_up(struct relay_reader *reader)
 {
     struct relay_slot *slot = &reader->memory->slots[reader->tail % RELAY_SLOTS];
@@ -267,7 +270,7 @@ static void sleep_until_woken(struct relay_reader *reader)
     static const struct timespec keep = {.tv_sec = KEEP_S};
     _Atomic uint32_t *is_asleep = &reader->memory->is_asleep;
     const bool is_waiting = has_kept(reader);
-    /* seq_cst, with a writer's exchange: it sees the 1 after its slot is ready, or we see its slot. */
+    /* seq_cst, with a writer's exchange: either it sees the 1, or we see its slot. */
     atomic_store_explicit(is_asleep, 1, memory_order_seq_cst);
     if (!has_claimed_slots(reader) &&
         !atomic_load_explicit(&reader->is_ending, memory_order_seq_cst)) {

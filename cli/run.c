@@ -84,8 +84,9 @@ static const struct cli_option options[] = {
      OPTION_QUARANTINE},
     {"limit", "SIZE", "let the heap refuse memory beyond SIZE bytes", OPTION_LIMIT},
     {"fail", "SPEC",
-     "fail allocations on purpose: the Nth (nth=N), each with probability P\n(rate=P), those of "
-     "function F (site=F), or all beyond SIZE bytes (after=SIZE)",
+     "fail allocations on purpose: nth=N the Nth, rate=P each with probability P,\nsite=F those of "
+     "function F, after=SIZE all beyond SIZE bytes; sweep lets each\nplace fail once, in a run of "
+     "its own (freehold run --fail sweep --help)",
      OPTION_FAIL},
     {"suppress", "FILE", "leave out the errors that FILE names", OPTION_SUPPRESS},
     {"report", "FILE", "write each error to FILE, too, as one JSON object a line", OPTION_REPORT},
@@ -269,7 +270,8 @@ static bool can_be_read(const char *option, const char *file)
     return true;
 }
 
-/* A file that the library writes to: its name is checked first, so that a refused one is not made. */
+/* A file that the library writes to: its name is checked first, so that a refused one is not
+ * made. */
 static bool add_output(struct settings *settings, const char *option, const char *name,
                        const char *file)
 {
@@ -342,7 +344,8 @@ static void report(const struct request *request, const struct record_file *file
     records_free(&records);
 }
 
-/* Whether processes may have stacks to tell of, in which addresses are to become functions and lines. */
+/* Whether processes may have stacks to tell of, in which addresses are to become functions and
+ * lines. */
 static bool has_reports(const struct settings *settings)
 {
     static const char *const makers[] = {"guard", "limit", "fail"};
@@ -432,8 +435,8 @@ static int run_attended(struct request *request, const char *path)
     end_like(&outcome);
 }
 
-/* Debug mode's checked wrappers of memcpy and its kind stand before malloc. Without them the mode finds less, and
- * works. */
+/* Debug mode's checked wrappers of memcpy and its kind stand before malloc. Without them the
+ * mode finds less, and works. */
 static bool preload_checks(const struct request *request)
 {
     char mode[16];

@@ -1,9 +1,9 @@
 /*
  * Settings for FREEHOLD, built up piece by piece.
  *
- * The library ignores what it does not understand, since it must never stop somebody's program; so what is said on the
- * command line is checked here. Sizes are handed on in bytes and names of files in full: the library's own parser,
- * which may run before libc is ready, is spared both.
+ * The library ignores what it does not understand, since it must never stop somebody's program; so
+ * what is said on the command line is checked here. Sizes are handed on in bytes and names of files
+ * in full: the library's own parser, which may run before libc is ready, is spared both.
  */
 #include "settings.h"
 

@@ -1,6 +1,6 @@
 /*
- * What `freehold run` tells the library: "name=value,…" for the variable FREEHOLD, checked here, where a complaint
- * reaches the user before the program has started.
+ * What `freehold run` tells the library: "name=value,…" for the variable FREEHOLD, checked here,
+ * where a complaint reaches the user before the program has started.
  *
  * Every settings_add_… is false after a complaint that names the option.
  */
@@ -34,12 +34,13 @@ bool settings_add_size(struct settings *settings, const char *option, const char
 bool settings_add_file(struct settings *settings, const char *option, const char *name,
                        const char *file);
 
-/* The value that the library will find for the name: of these settings, else of the FREEHOLD that the user has. "" when
- * it is nowhere. */
+/* The value that the library will find for the name: of these settings, else of the FREEHOLD
+ * that the user has. "" when it is nowhere. */
 const char *settings_value(const struct settings *settings, const char *name, char *value,
                            size_t size);
 
-/* Bytes in text like "8M"; false when it is none. K, M, G and T (KiB, MiB, … are the same) are powers of 1024. */
+/* Bytes in text like "8M"; false when it is none. K, M, G and T (KiB, MiB, … are the same) are
+ * powers of 1024. */
 bool settings_parse_size(const char *text, uint64_t *bytes);
 bool settings_parse_number(const char *text, long least, long most);
 

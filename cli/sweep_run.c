@@ -278,6 +278,16 @@ static void fill_with_awaited(sigset_t *set)
     }
 }
 
+/* From now on the signals wait for us to ask. Who started us may have ignored SIGCHLD: then there would be no news. */
+static void hold_awaited(void)
+{
+    const struct sigaction by_default = {.sa_handler = SIG_DFL};
+    sigset_t set;
+    fill_with_awaited(&set);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    sigaction(SIGCHLD, &by_default, NULL);
+}
+
 /* Until a signal comes or the first deadline; the number of the signal that asks us to end, else 0. */
 static int await(const struct run *runs, size_t count)
 {
@@ -403,10 +413,8 @@ static int take_plain(struct sweep *sweep, struct run *run, int wait_status)
 int sweep_record(struct sweep *sweep)
 {
     struct run run = {.table_fd = -1, .log_fd = -1};
-    sigset_t set;
     int wait_status;
-    fill_with_awaited(&set);
-    sigprocmask(SIG_BLOCK, &set, NULL);
+    hold_awaited();
     if (!start(sweep, &run, NULL, sweep->options.timeout_ns)) {
         return CLI_OWN_TROUBLE;
     }
@@ -478,6 +486,7 @@ int sweep_try_all(struct sweep *sweep)
     if (runs == NULL) {
         return SIGABRT;
     }
+    hold_awaited();
     if (timeout_ns == 0) {
         timeout_ns = TIMES_PLAIN * sweep->wall_ns;
         timeout_ns = timeout_ns < least_timeout_ns ? least_timeout_ns : timeout_ns;

@@ -1,9 +1,10 @@
 /*
  * freehold symbolize: a saved report or log, with functions, files and lines in place of addresses.
  *
- * The same filter that `freehold run` has between a program and the terminal (frames.c), for what was written without
- * it: by a daemon, in a container, with FREEHOLD alone, or on another machine whose files are here. Lines of text
- * and JSON objects, one a line, may come mixed; what is neither, or damaged, passes through byte by byte.
+ * The same filter that `freehold run` has between a program and the terminal (frames.c), for what
+ * was written without it: by a daemon, in a container, with FREEHOLD alone, or on another machine
+ * whose files are here. Lines of text and JSON objects, one a line, may come mixed; what is
+ * neither, or damaged, passes through byte by byte.
  */
 #include "cli.h"
 #include "frames.h"

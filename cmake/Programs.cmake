@@ -6,6 +6,8 @@
 #                           trace_*.c; lib*.c become shared objects
 #   tests/system/*.sh       tests, but for lib.sh, which they source; BUILD_DIR, SOURCE_DIR and FREEHOLD_LIB tell
 #                           where things are; exit 77: skipped
+#   tests/guard/            the table of bad programs with good twins (cases) and who judges them (judge); for the scripts
+#                           of tests/system named guard_*
 #   bench/own_*.c           programs that measure a room and link the static library; the others are for every
 #                           allocator and are built by bench/build.sh, with the same flags whatever is built here
 #   fuzz/*.c                libFuzzer targets
@@ -64,6 +66,13 @@ if(unit_sources AND NOT FREEHOLD_FUZZ AND TARGET freehold-static)
   target_include_directories(freehold-planted PRIVATE lib)
   target_compile_options(freehold-planted PRIVATE ${FREEHOLD_LIB_FLAGS})
   target_compile_definitions(freehold-planted PRIVATE FH_PLANTS)
+  # The wrappers under names of their own, with the test in place of start.c and of the guard.
+  set(wrapper_sources ${debug_sources})
+  list(FILTER wrapper_sources EXCLUDE REGEX "/start\\.c$")
+  add_library(freehold-wrapped OBJECT ${wrapper_sources})
+  target_include_directories(freehold-wrapped PRIVATE lib)
+  target_compile_options(freehold-wrapped PRIVATE ${FREEHOLD_WRAPPER_FLAGS})
+  target_compile_definitions(freehold-wrapped PRIVATE FH_DEBUG_TEST)
   foreach(source ${unit_sources})
     get_filename_component(name ${source} NAME_WE)
     set(more)
@@ -78,6 +87,8 @@ if(unit_sources AND NOT FREEHOLD_FUZZ AND TARGET freehold-static)
       set(more freehold-tools)
     elseif(name STREQUAL test_place_plants)
       set(more $<TARGET_OBJECTS:freehold-planted>)
+    elseif(name STREQUAL test_debug_wrappers)
+      set(more $<TARGET_OBJECTS:freehold-wrapped>)
     endif()
     freehold_program(tests ${source} ${more} freehold-static PkgConfig::CMOCKA)
     if(name STREQUAL test_guard_fence)
@@ -96,8 +107,9 @@ if(unit_sources AND NOT FREEHOLD_FUZZ AND TARGET freehold-static)
     # It forks for each failing call, which takes minutes under ThreadSanitizer; its threads run one after another.
     # Walks over damaged stacks read red zones, which AddressSanitizer forbids; it runs in the other builds.
     # The planted bugs are found by sequences of one thread, and so is what the meshing heap may do wrong, whose
-    # forked children ThreadSanitizer does not survive.
-    if(NOT (name MATCHES "^test_(heap_failures|place_plants|place_mesh)$" AND FREEHOLD_SANITIZE MATCHES thread) AND
+    # forked children ThreadSanitizer does not survive. A scan stops threads by handlers that it does not know of, and
+    # its own thread, which blocks all signals.
+    if(NOT (name MATCHES "^test_(heap_failures|place_plants|place_mesh|scan)$" AND FREEHOLD_SANITIZE MATCHES thread) AND
        NOT (name STREQUAL test_stack_walk AND FREEHOLD_SANITIZE MATCHES address))
       freehold_test(unit.${name} $<TARGET_FILE:tests-${name}>)
     endif()
@@ -126,6 +138,13 @@ if(FREEHOLD_ENTRY_POINTS)
     endif()
     freehold_program(tests ${source} ${trace})
   endforeach()
+  # One program of C and C++; the calls that go wrong in it must stay calls.
+  freehold_program(tests tests/guard/cases.c)
+  target_sources(tests-cases PRIVATE tests/guard/cases_cxx.cc)
+  target_compile_options(tests-cases PRIVATE -fno-builtin -fstack-protector-strong)
+  set_target_properties(tests-cases PROPERTIES LINKER_LANGUAGE CXX)
+  freehold_program(tests tests/guard/judge.c)
+
   file(GLOB system_scripts CONFIGURE_DEPENDS tests/system/*.sh)
   list(FILTER system_scripts EXCLUDE REGEX "/lib\\.sh$")
   foreach(script ${system_scripts})

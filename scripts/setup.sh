@@ -11,7 +11,8 @@ packages_build="gcc g++ libc6-dev make cmake ninja-build pkg-config libcmocka-de
 command -v npm >/dev/null || packages_build+=" nodejs npm"
 packages_run="sqlite3"
 packages_test="sqlite3 clang llvm clang-format clang-tidy binutils file valgrind git perl
-  python3 lua5.4 redis-server redis-tools spin procps man-db xz-utils chromium libtalloc-dev"
+  python3 lua5.4 redis-server redis-tools spin procps man-db xz-utils chromium libtalloc-dev
+  gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user"
 packages_bench="sqlite3 clang perl python3 lua5.4 redis-server redis-tools valgrind libjemalloc2
   libtcmalloc-minimal4 libtalloc-dev"
 # Named after a version: wanted where the distribution has just that one.

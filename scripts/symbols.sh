@@ -35,7 +35,7 @@ update)
             echo "$kept"
         elif [[ -n $version ]]; then
             echo "$name $version"
-        elif grep -rqw -- "$name" "$root/include/freehold"; then
+        elif [[ $name == fh_* ]] && grep -rqw -- "$name" "$root/include/freehold"; then
             echo "$name FREEHOLD_0.1"
         elif [[ $name == fh_* ]]; then
             echo "$name FREEHOLD_PRIVATE"

@@ -607,7 +607,7 @@ static inline FILE *model_expect_report(char *before, size_t before_size)
     return file;
 }
 
-/* The report said "ERROR: `kind` of `address`", or, kind NULL, nothing was said. */
+/* The report said "ERROR: `kind` on address …", or, kind NULL, nothing was said. */
 static inline bool model_was_reported(FILE *file, const char *before, const char *kind,
                                       char *report, size_t report_size)
 {
@@ -618,7 +618,7 @@ static inline bool model_was_reported(FILE *file, const char *before, const char
     rewind(file);
     report[fread(report, 1, report_size - 1, file)] = 0;
     fclose(file);
-    snprintf(wanted, sizeof wanted, "ERROR: %s of", kind != NULL ? kind : "");
+    snprintf(wanted, sizeof wanted, "ERROR: %s on address", kind != NULL ? kind : "");
     return kind != NULL ? strstr(report, wanted) != NULL : report[0] == 0;
 }
 
@@ -641,7 +641,7 @@ static inline void model_misuse(struct allocator_model *model, void *address, si
     bool is_reported = model_was_reported(file, before, kind, report, sizeof report);
     if (!is_reported && or_kind != NULL) {
         char wanted[64];
-        snprintf(wanted, sizeof wanted, "ERROR: %s of", or_kind);
+        snprintf(wanted, sizeof wanted, "ERROR: %s on address", or_kind);
         is_reported = strstr(report, wanted) != NULL;
     }
     MODEL_CLAIM(model, is_reported, "%s of %p to be reported, the report was: %s", kind, address,

@@ -296,8 +296,8 @@ static void open_file(struct file *file)
                       file->path);
         } else {
             give_hint(file,
-                      "%s was replaced since it was recorded: its frames are shown as addresses; "
-                      "record again",
+                      "%s was replaced since: its frames are shown as addresses; run the program "
+                      "again",
                       file->path);
         }
         return;

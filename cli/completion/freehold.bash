@@ -77,7 +77,7 @@ _freehold() {
         ;;
     --fail)
         compopt -o nospace 2>/dev/null
-        mapfile -t COMPREPLY < <(compgen -W "nth= rate= site= after=" -- "$word")
+        mapfile -t COMPREPLY < <(compgen -W "nth= rate= site= after= sweep" -- "$word")
         return
         ;;
     --quarantine | --limit)

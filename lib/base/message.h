@@ -15,7 +15,7 @@
 
 /* Formats into buf (always terminated when size > 0); returns the length written, without the
  * terminator. */
-size_t fh_format(char *buf, size_t size, const char *format, ...)
+FH_PUBLIC size_t fh_format(char *buf, size_t size, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 size_t fh_vformat(char *buf, size_t size, const char *format, va_list args);
 

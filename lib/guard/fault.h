@@ -17,4 +17,10 @@
 void fh_fault_place(const void *context, uintptr_t *pc, uintptr_t *sp, uintptr_t *fp);
 bool fh_fault_is_started(void);
 
+/* For the entry points: sigaction(2) of the program. Of the signals that are ours it is kept here, and the kernel hears
+ * nothing. */
+FH_API int fh_fault_sigaction(int number, const struct sigaction *action, struct sigaction *old);
+/* sigaltstack(2) of the program: stack_t, either may be NULL. */
+FH_API int fh_fault_sigaltstack(const void *stack, void *before);
+
 #endif

@@ -11,8 +11,7 @@
  * a subtraction and a division. A block lies at the end of its data pages, as near as its alignment
  * permits, or at their beginning. Of the data pages only those that the block touches are
  * accessible: a block of 40 KiB in a slot of 16 pages costs ten. What it leaves of them is filled
- * with a canary (a secret mixed with the address, and no byte of it below 0x80, so that neither a
- * terminator nor text passes for it) that is looked at when the block is freed.
+ * with a canary (canary.c) that is looked at when the block is freed.
  *
  * Three states of data pages, and their ways:
  *
@@ -51,10 +50,10 @@
  * the lock. A child that is forked meanwhile has lost that slot; all else is as in the parent,
  * guard markers too, but missing pages, which it must register itself (fh_fence_forked).
  *
- * Budgets. A pair of alloc and free costs some 6 µs, most of it the kernel's: fh_fence_wanted()
- * sees to it that it stays a small share of one CPU (a bucket of tokens that fill with time) and
- * that each site gets some: its first allocations, then a few in each doubling of its count.
- * Memory: pages that live blocks touch.
+ * Budgets. A pair of alloc and free costs some 9 µs, of which the kernel takes six:
+ * fh_fence_wanted() takes it out of the process's share of time (budget.c) and sees to it that each
+ * site gets some: its first allocations, then a few in each doubling of its count. Memory: pages
+ * that live blocks touch.
  *
  * Follows: B. Perens, Electric Fence (1987), for the guard pages; GWP-ASan (Serebryany et al.,
  * 2024) for slots out of a pool and their records; the Linux kernel's KFENCE for the canary in what
@@ -63,7 +62,7 @@
 #include "base/core/random.h"
 #include "base/lock.h"
 #include "base/message.h"
-#include "guard/guard.h"
+#include "guard/thread.h"
 #include "heap/heap.h"
 #include "os/mem.h"
 #include "os/sys.h"
@@ -85,15 +84,12 @@ enum {
     MAPPING_SHARE = 4,   /* of the process's mappings one in four */
     HOLE_MAPPINGS = 2,   /* an accessible slot cuts a hole in two, and is one itself */
     LIMIT_SHARE = 16,    /* of a limit of address space */
-    CLOCK_EVERY = 64,    /* refusals for want of a token: a look at the clock costs 30 ns */
+    PAIR_NS = 10000,     /* of alloc and free, caches lost included */
     SITE_IN_DOUBLING = 4 /* fences in each doubling of a site's count, after its first ones */
 };
 
-#define NO_SLOT        UINT32_MAX
-#define NO_LIMIT       ((size_t)-1)
-#define CANARY_FACTOR  0x9e3779b97f4a7c15u
-#define CANARY_BITS    0x8080808080808080u
-#define NS_IN_A_SECOND 1000000000u
+#define NO_SLOT  UINT32_MAX
+#define NO_LIMIT ((size_t)-1)
 
 enum slot_state { NEVER, LIVE, FREED, CHANGING, STATE_MASK = 3, TURN = 4 };
 
@@ -132,16 +128,13 @@ struct list {
 struct limits {
     size_t chunks;
     size_t live_slots, live_pages;
-    size_t heap_shift;      /* or this part of the heap's footprint, if that is more pages */
-    size_t waiting_slots;   /* of one page; half as many of each larger class */
-    uint32_t site_first;    /* fences of a site before they become rarer */
-    uint32_t burst, rate_s; /* pairs at once; and a second */
+    size_t heap_shift;    /* or this part of the heap's footprint, if that is more pages */
+    size_t waiting_slots; /* of one page; half as many of each larger class */
+    uint32_t site_first;  /* fences of a site before they become rarer */
 };
 
-/* Rates are shares of a CPU at 10 µs a pair, caches lost included: hardened 2 %, debug 15 %. A
- * burst is what a program that has just begun pays: 10 and 80 ms. Hardened: an operating system's
- * page for a block must not show in a small program's memory, so 2 MiB. Fast: dozens of samples,
- * below 1 MiB with all their records. */
+/* Hardened: a page for each block must not show in a small program's memory, so 2 MiB. Fast: dozens
+ * of samples, below 1 MiB with all their records. */
 static const struct limits limits_of_mode[] = {
     [FH_MODE_FAST] =
         {
@@ -159,8 +152,6 @@ static const struct limits limits_of_mode[] = {
             .heap_shift = 5,
             .waiting_slots = 4096,
             .site_first = 8,
-            .burst = 1000,
-            .rate_s = 2000,
         },
     [FH_MODE_DEBUG] =
         {
@@ -170,8 +161,6 @@ static const struct limits limits_of_mode[] = {
             .heap_shift = 2,
             .waiting_slots = 65536,
             .site_first = 64,
-            .burst = 8000,
-            .rate_s = 15000,
         },
 };
 
@@ -189,7 +178,6 @@ static struct {
     /* The region; bytes is 0 until base is there (released after it, acquired by who looks). */
     _Atomic uintptr_t base;
     _Atomic size_t bytes;
-    uint64_t secret; /* set before bytes */
     _Atomic size_t mappings;
     size_t mapping_limit;
     _Atomic int faults; /* descriptor of missing pages; negative: none */
@@ -377,43 +365,6 @@ static enum fh_block_state block_state(uint32_t turn)
 
 /* ---- canaries -------------------------------------------------------------------------------- */
 
-static uint64_t canary_word(uintptr_t address)
-{
-    return (fence.secret ^ address * CANARY_FACTOR) | CANARY_BITS;
-}
-
-static unsigned char canary_byte(uintptr_t address)
-{
-    return (unsigned char)(canary_word(fh_align_down(address, 8)) >> (address & 7) * 8);
-}
-
-static void fill_canary(struct range gap)
-{
-    uintptr_t at = gap.low;
-    for (; at < gap.high && (at & 7) != 0; at++)
-        *(unsigned char *)at = canary_byte(at);
-    for (; gap.high - at >= 8; at += 8)
-        *(uint64_t *)at = canary_word(at);
-    for (; at < gap.high; at++)
-        *(unsigned char *)at = canary_byte(at);
-}
-
-/* From the first byte that is not the canary's to behind the last one; empty when all are. */
-static struct range find_damage(struct range gap)
-{
-    struct range damage = {0, 0};
-    for (uintptr_t at = gap.low; at < gap.high;) {
-        if ((at & 7) == 0 && gap.high - at >= 8 && *(const uint64_t *)at == canary_word(at)) {
-            at += 8;
-            continue;
-        }
-        if (*(const unsigned char *)at != canary_byte(at))
-            damage = (struct range){damage.low != 0 ? damage.low : at, at + 1};
-        at++;
-    }
-    return damage;
-}
-
 static struct range gap_below(const struct record *record)
 {
     return (struct range){touched(record->address, record->requested).low, record->address};
@@ -423,6 +374,19 @@ static struct range gap_above(const struct record *record)
 {
     return (struct range){record->address + record->requested,
                           touched(record->address, record->requested).high};
+}
+
+static void fill_gap(struct range gap)
+{
+    fh_canary_fill(gap.low, gap.high);
+}
+
+/* From the first byte that is not the canary's to behind the last one; empty when all are. */
+static struct range find_damage(struct range gap)
+{
+    struct range damage = {0, 0};
+    (void)fh_canary_holds(gap.low, gap.high, &damage.low, &damage.high);
+    return damage;
 }
 
 /* ---- opening and closing --------------------------------------------------------------------- */
@@ -557,7 +521,6 @@ static bool begin(void)
         return false; /* what follows makes system calls that a filter may not know */
     fence.has_begun = true;
     fh_locks_register(&fence.lock, FH_FLOOR_GUARD);
-    fence.secret = fh_os_random();
     fh_random_seed(&fence.random, fh_os_random());
     fence.mapping_limit = fh_os_mapping_limit() / MAPPING_SHARE;
     size_t bytes = limits()->chunks * chunk_bytes();
@@ -727,8 +690,8 @@ void *fh_fence_alloc(size_t size, size_t align, unsigned how, uint32_t stack, bo
         .how = (uint16_t)(how & (FH_HOW_FAMILY | FH_HOW_ALIGNED)),
         .align_log = (uint16_t)(align != 0 ? fh_log2(align) + 1 : 0),
     };
-    fill_canary(gap_below(&record));
-    fill_canary(gap_above(&record));
+    fill_gap(gap_below(&record));
+    fill_gap(gap_above(&record));
     atomic_store_explicit(&slot->turn, changing(turn), memory_order_relaxed); /* ours */
     publish(slot, turn, &record, LIVE);
     return (void *)claim.address;
@@ -872,9 +835,45 @@ bool fh_fence_find(const void *address, struct fh_guard_block *out)
     return true;
 }
 
+/* What is asked of every pointer that a checked function is given: only the words of a record that
+ * say where the block is. False for what takes more: guard pages, and slots that change just now. */
+static bool extent_inside(uintptr_t address, struct fh_extent *out)
+{
+    size_t page = (address - region_base()) >> fh_os_page_shift;
+    const struct chunk *chunk = &fence.chunks[page / CHUNK_PAGES];
+    const struct slot *slots = slots_of(chunk);
+    if (slots == NULL)
+        return false;
+    uint32_t stride = (uint32_t)data_pages(chunk->class_index) + 1;
+    uint32_t inside = (uint32_t)page % CHUNK_PAGES, index = inside / stride;
+    if (inside == index * stride || (index + 1) * stride > CHUNK_PAGES - 1)
+        return false;
+    /* As read_slot does. */
+    uint32_t turn = atomic_load_explicit(&slots[index].turn, memory_order_acquire);
+    uintptr_t low = atomic_load_explicit(
+        &slots[index].words[offsetof(struct record, address) / sizeof(uint64_t)],
+        memory_order_relaxed);
+    uint32_t requested = (uint32_t)atomic_load_explicit(
+        &slots[index].words[offsetof(struct record, requested) / sizeof(uint64_t)],
+        memory_order_relaxed);
+    atomic_thread_fence(memory_order_acquire);
+    uint32_t state = turn & STATE_MASK;
+    if ((state != LIVE && state != FREED) ||
+        atomic_load_explicit(&slots[index].turn, memory_order_relaxed) != turn)
+        return false;
+    *out = (struct fh_extent){.low = low, .high = low + requested, .is_live = state == LIVE};
+    return true;
+}
+_Static_assert(offsetof(struct record, requested) % sizeof(uint64_t) == 0,
+               "the lower half of its word, on a little-endian machine");
+
 bool fh_fence_extent(const void *address, struct fh_extent *out)
 {
     struct view view;
+    if (!fh_fence_owns(address))
+        return false;
+    if (FH_LIKELY(extent_inside((uintptr_t)address, out)))
+        return true;
     if (!find_view(address, &view))
         return false;
     *out = (struct fh_extent){
@@ -887,94 +886,49 @@ bool fh_fence_extent(const void *address, struct fh_extent *out)
 
 /* ---- free ------------------------------------------------------------------------------------ */
 
-/* A call of free, as reports want it. */
-struct release {
-    void *block;
-    size_t size, align;
-    unsigned how;
-    uint32_t stack;
-    const struct fh_call *call;
-};
-
-static const char *function_of(unsigned how)
+static void report_invalid(void *address, const struct fh_guard_block *block, unsigned how,
+                           const struct fh_call *call)
 {
-    static const char *const names[] = {
-        [FH_HOW_MALLOC] = "free",
-        [FH_HOW_NEW] = "operator delete",
-        [FH_HOW_ARRAY] = "operator delete[]",
-        [FH_HOW_FAMILY] = "free",
+    const struct fh_error error = {
+        .kind = "invalid-free",
+        .address = (uintptr_t)address,
+        .function = fh_free_name(how),
+        .call = call,
+        .block = block,
+        .detail = "the address is in no block",
     };
-    return how & FH_HOW_RESIZE ? "realloc" : names[how & FH_HOW_FAMILY];
+    fh_error(&error);
 }
 
-static void report(const struct release *release, const struct view *view, const char *kind,
-                   struct range damage)
+static void report_damage(struct range damage, const char *kind, const struct fh_guard_block *block,
+                          unsigned how, const struct fh_call *call)
 {
-    struct fh_guard_block block;
-    if (view != NULL)
-        describe(view, &block);
-    fh_error(&(struct fh_error){
+    const struct fh_error error = {
         .kind = kind,
-        .address = damage.low != 0 ? damage.low : (uintptr_t)release->block,
+        .address = damage.low,
         .size = damage.high - damage.low,
-        .access = damage.low != 0 ? FH_ACCESS_WRITE : FH_ACCESS_NONE,
-        .function = function_of(release->how),
-        .call = release->call,
-        .block = view != NULL ? &block : NULL,
+        .access = FH_ACCESS_WRITE,
+        .function = fh_free_name(how),
+        .call = call,
+        .block = block,
         .damage_low = damage.low,
         .damage_high = damage.high,
-    });
+    };
+    fh_error(&error);
 }
 
-static const struct range no_damage = {0, 0};
-
-/* Why the address can't be freed. */
-static const char *refusal(const struct view *view, uintptr_t address)
+static void check_gaps(const struct record *record, const struct fh_guard_block *block,
+                       unsigned how, const struct fh_call *call)
 {
-    uintptr_t low = view->record.address;
-    if (address == low)
-        return "double-free";
-    bool is_inside = address - low < fh_max(view->record.requested, 1);
-    return is_inside && block_state(view->turn) == FH_BLOCK_LIVE ? "interior-free" : "invalid-free";
-}
-
-/* An aligned new wants an aligned delete; aligned_alloc and its kind take free. */
-static bool is_other_family(const struct record *record, unsigned how)
-{
-    unsigned family = record->how & FH_HOW_FAMILY;
-    if (family != (how & FH_HOW_FAMILY))
-        return true;
-    return family != FH_HOW_MALLOC && ((record->how ^ how) & FH_HOW_ALIGNED) != 0;
-}
-
-static bool is_other_size(const struct record *record, const struct release *release)
-{
-    if ((release->how & FH_HOW_SIZED) && release->size != record->requested)
-        return true;
-    return (release->how & FH_HOW_ALIGNED) && record->align_log != 0 &&
-           fh_log2(release->align) + 1u != record->align_log;
-}
-
-static void check_mismatch(const struct release *release, const struct view *view)
-{
-    if (is_other_family(&view->record, release->how))
-        report(release, view, "alloc-dealloc-mismatch", no_damage);
-    else if (is_other_size(&view->record, release))
-        report(release, view, "size-mismatch", no_damage);
-}
-
-static void check_canaries(const struct release *release, const struct view *view)
-{
-    struct range above = find_damage(gap_above(&view->record));
-    struct range below = find_damage(gap_below(&view->record));
+    struct range above = find_damage(gap_above(record)), below = find_damage(gap_below(record));
     if (above.low != 0)
-        report(release, view, "heap-buffer-overflow", above);
+        report_damage(above, "heap-buffer-overflow", block, how, call);
     if (below.low != 0)
-        report(release, view, "heap-buffer-underflow", below);
+        report_damage(below, "heap-buffer-underflow", block, how, call);
 }
 
 /* LIVE to FREED; false when somebody else was faster. */
-static bool end_block(const struct release *release, const struct view *view)
+static bool end_block(const struct view *view, uint32_t stack)
 {
     struct slot *slot = slot_of_id(view->id);
     uint32_t turn = view->turn;
@@ -984,77 +938,39 @@ static bool end_block(const struct release *release, const struct view *view)
         return false;
     struct record record = view->record;
     record.free_ns = fh_os_now_ns();
-    record.free_stack = release->stack;
+    record.free_stack = stack;
     record.free_thread = fh_heap_current->tid;
     publish(slot, view->turn, &record, FREED);
     return true;
 }
 
-static void free_block(const struct release *release)
+void fh_fence_free(void *block, size_t size, size_t align, unsigned how, uint32_t stack,
+                   const struct fh_call *call)
 {
     struct view view;
-    uintptr_t address = (uintptr_t)release->block;
-    if (!find_view(release->block, &view)) {
-        report(release, NULL, "invalid-free", no_damage);
+    struct fh_guard_block described;
+    bool is_known = find_view(block, &view);
+    if (is_known)
+        describe(&view, &described);
+    if (!is_known || (uintptr_t)block - described.address >= fh_max(described.requested, 1)) {
+        report_invalid(block, is_known ? &described : NULL, how, call);
         return;
     }
-    if (block_state(view.turn) != FH_BLOCK_LIVE || address != view.record.address) {
-        report(release, &view, refusal(&view, address), no_damage);
+    if (fh_free_is_wrong(&described, block, size, align, how, call))
         return;
-    }
-    check_mismatch(release, &view);
-    if (!end_block(release, &view)) {
+    if (!end_block(&view, stack)) {
         view = view_of(view.id);
-        report(release, &view, "double-free", no_damage);
+        describe(&view, &described);
+        (void)fh_free_is_wrong(&described, block, size, align, how, call);
         return;
     }
-    check_canaries(release, &view);
-    struct range range = touched(address, view.record.requested);
+    check_gaps(&view.record, &described, how, call);
+    struct range range = touched(described.address, described.requested);
     bool is_closed = close_pages(chunk_of_id(view.id), range);
     give_slot(view.id, range, is_closed ? IS_WAITING : IS_RETIRED);
 }
 
-void fh_fence_free(void *block, size_t size, size_t align, unsigned how, uint32_t stack,
-                   const struct fh_call *call)
-{
-    struct release release = {block, size, align, how, stack, call};
-    free_block(&release);
-}
-
-/* ---- budgets of time ------------------------------------------------------------------------- */
-
-static struct {
-    _Atomic int64_t tokens;
-    _Atomic uint64_t filled_ns;
-    _Atomic uint32_t refusals;
-} bucket;
-
-/* All relaxed: a token more or less, when threads meet here, does no harm. */
-static bool refill(const struct limits *most)
-{
-    uint32_t refusals = atomic_load_explicit(&bucket.refusals, memory_order_relaxed);
-    atomic_store_explicit(&bucket.refusals, refusals + 1, memory_order_relaxed);
-    if (refusals % CLOCK_EVERY != 0)
-        return false;
-    uint64_t full_ns = (uint64_t)most->burst * NS_IN_A_SECOND / most->rate_s;
-    uint64_t before = atomic_load_explicit(&bucket.filled_ns, memory_order_relaxed);
-    uint64_t now = fh_os_now_ns();
-    int64_t earned = (int64_t)(fh_min(now - before, full_ns) * most->rate_s / NS_IN_A_SECOND);
-    if (earned == 0 ||
-        !atomic_compare_exchange_strong_explicit(&bucket.filled_ns, &before, now,
-                                                 memory_order_relaxed, memory_order_relaxed))
-        return false;
-    atomic_fetch_add_explicit(&bucket.tokens, earned, memory_order_relaxed);
-    return true;
-}
-
-static bool take_token(const struct limits *most)
-{
-    if (atomic_load_explicit(&bucket.tokens, memory_order_relaxed) <= 0 && !refill(most))
-        return false;
-    atomic_fetch_sub_explicit(&bucket.tokens, 1, memory_order_relaxed);
-    return true;
-}
+/* ---- budgets --------------------------------------------------------------------------------- */
 
 /* The first ones; then SITE_IN_DOUBLING in each doubling of the count. */
 static bool is_site_due(struct fh_site *site, const struct limits *most)
@@ -1074,7 +990,7 @@ bool fh_fence_wanted(struct fh_site *site)
         return true;
     if (fh_guard_settings.guard == 0 || site == NULL || most->site_first == 0)
         return false;
-    if (!is_site_due(site, most) || !take_token(most))
+    if (!is_site_due(site, most) || !fh_budget_take(PAIR_NS))
         return false;
     atomic_fetch_add_explicit(&site->fenced, 1, memory_order_relaxed);
     return true;

@@ -26,8 +26,6 @@ static struct {
     _Atomic uint32_t late_count; /* at least so many are there */
 } guard;
 
-static bool is_started;
-
 /* ---- threads ----------------------------------------------------------------------------------- */
 
 static struct fh_guard_thread *make_thread(void)
@@ -92,7 +90,7 @@ struct fh_guard_thread *fh_guard_threads(void)
 
 /* ---- late frees -------------------------------------------------------------------------------- */
 
-static void free_later(void *block)
+void fh_guard_free_later(void *block)
 {
     for (unsigned i = 0; i < LATE; i++) {
         void *none = NULL;
@@ -104,18 +102,18 @@ static void free_later(void *block)
     }
 }
 
-static void guard_free(void *block, size_t size, size_t align, unsigned how,
-                       const struct fh_call *call);
-
-static FH_COLD void free_late(const struct fh_call *call)
+void *fh_guard_next_late(void)
 {
+    if (FH_LIKELY(atomic_load_explicit(&guard.late_count, memory_order_relaxed) == 0))
+        return NULL;
     for (unsigned i = 0; i < LATE; i++) {
         void *block = atomic_exchange_explicit(&guard.late[i], NULL, memory_order_relaxed);
         if (block == NULL)
             continue;
         atomic_fetch_sub_explicit(&guard.late_count, 1, memory_order_relaxed);
-        guard_free(block, 0, 0, FH_HOW_ANY, call);
+        return block;
     }
+    return NULL;
 }
 
 /* ---- the table ---------------------------------------------------------------------------------- */
@@ -137,6 +135,16 @@ static bool is_pressed(void)
     return FH_UNLIKELY(fh_guard_settings.is_failing || fh_guard_settings.limit != 0);
 }
 
+/* As slots and large blocks are (slots.c, large.c): fences are zero. */
+static void fill_fenced(char *block, size_t size, unsigned how, uint32_t stack)
+{
+    const uint64_t word = FH_FILL_NEW(stack);
+    if (!fh_guard_settings.is_filling || (how & FH_HOW_ZEROED) != 0)
+        return;
+    for (size_t at = 0; at < size; at += sizeof word)
+        memcpy(block + at, &word, fh_min(sizeof word, size - at));
+}
+
 static void *alloc_of(struct fh_guard_thread *mine, size_t size, size_t align, unsigned how,
                       const struct fh_call *call)
 {
@@ -150,6 +158,7 @@ static void *alloc_of(struct fh_guard_thread *mine, size_t size, size_t align, u
             void *block = fh_fence_alloc(size, align, how, site->stack, (site->fenced & 1) == 0);
             if (block != NULL) {
                 mine->live += (int64_t)size;
+                fill_fenced(block, size, how, site->stack);
                 return block;
             }
         }
@@ -171,8 +180,8 @@ static void *guard_alloc(size_t size, size_t align, unsigned how, const struct f
     return alloc_of(mine, size, align, how, call);
 }
 
-static void guard_free(void *block, size_t size, size_t align, unsigned how,
-                       const struct fh_call *call)
+static void free_one(void *block, size_t size, size_t align, unsigned how,
+                     const struct fh_call *call)
 {
     struct fh_guard_thread *mine = fh_guard_mine();
     if (mine == NULL)
@@ -192,8 +201,14 @@ static void guard_free(void *block, size_t size, size_t align, unsigned how,
         fh_wide_free(mine, run, block, size, align, how, number, call);
     else
         fh_slot_free(mine, run, block, size, align, how, number, call);
-    if (FH_UNLIKELY(atomic_load_explicit(&guard.late_count, memory_order_relaxed) != 0))
-        free_late(call);
+}
+
+static void guard_free(void *block, size_t size, size_t align, unsigned how,
+                       const struct fh_call *call)
+{
+    free_one(block, size, align, how, call);
+    while (FH_UNLIKELY((block = fh_guard_next_late()) != NULL))
+        free_one(block, 0, 0, FH_HOW_ANY, call);
 }
 
 /* Whether realloc may leave the block where it is; debug mode moves it, so that who still has the old address is
@@ -231,7 +246,7 @@ static void *guard_resize(void *block, size_t size, const struct fh_call *call)
     return moved;
 }
 
-static size_t guard_usable(const void *block)
+size_t fh_guard_usable(const void *block)
 {
     struct fh_guard_block found;
     if (!fh_guard_find(block, &found))
@@ -258,6 +273,13 @@ static void guard_finish(void)
     fh_busy_end(before);
 }
 
+void fh_guard_end(void)
+{
+    if (fh_root.mode != NULL && fh_root.mode->finish != NULL)
+        fh_root.mode->finish();
+    fh_error_sum_up();
+}
+
 static void guard_count(uint64_t *allocs, uint64_t *frees)
 {
     for (const struct fh_guard_thread *t = fh_guard_threads(); t != NULL; t = t->next)
@@ -269,6 +291,7 @@ static void guard_count(uint64_t *allocs, uint64_t *frees)
 
 static void guard_forked(void)
 {
+    fh_fence_forked();
     struct fh_guard_thread *mine = fh_heap_current->guard;
     if (mine != NULL)
         mine->tid = fh_os_gettid();
@@ -296,7 +319,7 @@ static bool find_in_heap(const void *address, struct fh_guard_block *out)
 
 bool fh_guard_find(const void *address, struct fh_guard_block *out)
 {
-    if (is_started && fh_fence_owns(address))
+    if (fh_fence_owns(address))
         return fh_fence_find(address, out);
     const struct fh_run *run = fh_pages_find_guarded(address);
     if (run == NULL)
@@ -308,8 +331,11 @@ bool fh_guard_find(const void *address, struct fh_guard_block *out)
 bool fh_guard_extent(const void *address, struct fh_extent *out)
 {
     struct fh_guard_block block;
-    if (!fh_pages_contain(&fh_pages_main, address) && !fh_fence_owns(address))
-        return false;
+    if (!fh_pages_contain(&fh_pages_main, address))
+        return fh_fence_extent(address, out);
+    const struct fh_run *run = fh_pages_find_guarded(address);
+    if (run != NULL && run->class_index != FH_CLASS_LARGE)
+        return fh_slot_extent(run, (uintptr_t)address, out);
     if (!fh_guard_find(address, &block) || block.state == FH_BLOCK_NEVER)
         return false;
     *out = (struct fh_extent){
@@ -341,10 +367,10 @@ const struct fh_mode *fh_mode_start(void)
     static struct fh_mode mode = {
         .alloc = guard_alloc,
         .free = guard_free,
-        .free_later = free_later,
+        .free_later = fh_guard_free_later,
         .resize = guard_resize,
         .is_mine = guard_is_mine,
-        .usable = guard_usable,
+        .usable = fh_guard_usable,
         .finish = guard_finish,
         .count = guard_count,
         .forked = guard_forked,
@@ -354,12 +380,12 @@ const struct fh_mode *fh_mode_start(void)
     mode.is_guarded = s->mode != FH_MODE_FAST || s->limit != 0 || s->is_failing || s->is_sweeping ||
                       s->guard == 1;
     if (!mode.is_guarded)
-        return NULL;
+        return fh_sample_mode();
     fh_canary_start();
     fh_slots_start();
     fh_wides_start();
     fh_sweep_start();
     fh_fault_start();
-    is_started = true;
+    fh_executable_stack_start();
     return &mode;
 }

@@ -41,6 +41,10 @@ extern FH_API struct fh_guard_settings fh_guard_settings;
 /* Reads no more: what follows from the settings is set. */
 void fh_guard_settle(void);
 
+/* Defined by libfreehold-debug, whose wrappers check the bounds of what is handed to the C library's functions (lib/debug);
+ * its address is NULL where that is not loaded. What is FH_PUBLIC in this file is so for that library. */
+extern FH_PUBLIC const int fh_debug_is_loaded __attribute__((weak));
+
 /* ---- blocks ------------------------------------------------------------------------------------ */
 
 enum fh_block_state {
@@ -63,14 +67,14 @@ struct fh_guard_block {
 
 /* The block in which an address lies; of one that lies in a gap, a canary or a guard page, the block that it most likely
  * belongs to (the nearest, first the one below). Every kind, the plain heap's blocks too. Lock-free. */
-bool fh_guard_find(const void *address, struct fh_guard_block *out);
+FH_PUBLIC bool fh_guard_find(const void *address, struct fh_guard_block *out);
 
 /* What bounds checks ask, often: the live or freed block that holds the address. Lock-free, some 5 ns. */
 struct fh_extent {
     uintptr_t low, high; /* requested bytes: [low, high) */
     bool is_live;
 };
-bool fh_guard_extent(const void *address, struct fh_extent *out);
+FH_PUBLIC bool fh_guard_extent(const void *address, struct fh_extent *out);
 
 /* ---- call sites (sites.c) ---------------------------------------------------------------------- */
 
@@ -127,6 +131,19 @@ int fh_fence_check(void);
 void fh_fault_start(void);  /* once */
 void fh_fault_thread(void); /* a thread's first call, inside fh_busy_begin */
 
+/* ---- protected memory (protect.c, code.c) ------------------------------------------------------- */
+
+/* What is wrong with an access to an address in memory of freehold/protect.h or code.h, as a sentence
+ * for a report's `detail`; NULL: it lies in none. Lock-free. */
+const char *fh_region_explain(const void *address);
+
+/* ---- executable stacks (executable.c) ------------------------------------------------------------ */
+
+/* In hardened mode: warns, once a process, when the program makes stacks executable; or the module in which a
+ * return address lies, that of a call from a place not known yet. */
+void fh_executable_stack_start(void);
+void fh_executable_stack_look(uintptr_t pc);
+
 /* ---- errors (report.c) --------------------------------------------------------------------------- */
 
 enum fh_access { FH_ACCESS_NONE, FH_ACCESS_READ, FH_ACCESS_WRITE, FH_ACCESS_UNKNOWN };
@@ -152,9 +169,11 @@ struct fh_error {
 };
 
 /* Tells it and does what on_error says: returns only with continue, or when it is suppressed. */
-void fh_error(const struct fh_error *error);
-/* At the process's end: how many errors were not told. */
+FH_PUBLIC void fh_error(const struct fh_error *error);
+/* How many errors were not told, if any. */
 void fh_error_sum_up(void);
+/* At the process's end, when its own handlers have run: what only the end shows. */
+FH_API void fh_guard_end(void);
 
 /* Settings. report=PATH: one line of JSON for each error is appended there; %p in it is the process id.
  * -ENAMETOOLONG; "" ends it. */

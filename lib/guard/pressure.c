@@ -237,7 +237,7 @@ static void tell(const struct fh_pressure_failure *failure, const struct walked 
 {
     char text[800];
     describe_stack(text, sizeof text, stack);
-    fh_message("failed %s of %zu bytes, allocation %llu, site=0x%llx: %s", failure->function,
+    fh_message("failed %s of %zu bytes, allocation %llu, site=0x%016llx: %s", failure->function,
                failure->size, (unsigned long long)failure->number,
                (unsigned long long)fh_site_name(stack->frames, stack->len), text);
 }

@@ -25,7 +25,7 @@
  * What happens then is the setting on_error: abort (default; before the end the process's record is
  * written), exit with a status, or go on. For those who go on an error is told once for each place, which is the kind and
  * the stacks, and TOLD_MOST in all: a loop of a thousand errors is not a log of a thousand reports. The rest is
- * counted, and the count told at the process's end.
+ * counted, and the count told at the process's end. A setting that is changed while running begins the counts anew.
  *
  * #0 is who called malloc or free, or the instruction that faulted. Frames of our libraries are left out, by their
  * modules; in a static program, where all is one module, by the names of the interface's functions.
@@ -71,6 +71,7 @@ static struct {
     uintptr_t stack_top;  /* 0: none could be had yet */
     struct sigaction before[FAULTS];
     struct fh_report now;
+    uint32_t settings_seen; /* generation under which the places were found */
     size_t places_len;
     struct place places[PLACES_MOST];
     size_t told;
@@ -295,9 +296,18 @@ static struct place *find_place(uint64_t key)
     return NULL;
 }
 
+static void follow_settings(void)
+{
+    uint32_t now = atomic_load_explicit(&fh_root.settings.generation, memory_order_relaxed);
+    if (now != reports.settings_seen)
+        reports.places_len = reports.told = 0;
+    reports.settings_seen = now;
+}
+
 /* Whether the error is to be told; counts it where it is not. */
 static bool is_wanted(const struct fh_report *report)
 {
+    follow_settings();
     uint64_t key = key_of(report);
     struct place *place = find_place(key);
     int suppression = place != NULL ? place->suppression : fh_suppress_find(report);

@@ -112,6 +112,7 @@ static FH_NOINLINE uint32_t walk(struct fh_guard_thread *mine, const struct fh_c
     const size_t most = fh_guard_settings.has_stacks ? FRAMES_DEBUG : FRAMES_HARDENED;
     const size_t count =
         fh_stack_capture_at(&mine->stack, call->pc, call->sp, call->fp, frames, most);
+    fh_executable_stack_look(call->pc);
     const uint32_t site = fh_site_of_stack(fh_stack_id(frames, count));
     fh_known_keep(&mine->known, &mine->stack, call->sp, frames, count, most, 0, site);
     return site;

@@ -379,6 +379,20 @@ bool fh_slot_find(const struct fh_run *run, uintptr_t address, struct fh_guard_b
     return true;
 }
 
+bool fh_slot_extent(const struct fh_run *run, uintptr_t address, struct fh_extent *out)
+{
+    const struct slab *slab = slab_of(run);
+    if (slab == NULL || address < run->base)
+        return false;
+    const uint32_t index = index_of(run, address - run->base);
+    if (index >= slab->opened)
+        return false;
+    const struct slot slot = slab->slots[index];
+    const uintptr_t low = (uintptr_t)slot_at(run, index);
+    *out = (struct fh_extent){low, low + run->block_size - slot.slack, slot.state == LIVE};
+    return slot.state == LIVE || slot.is_used;
+}
+
 static bool resolve(const struct fh_run *run, uintptr_t address, struct fh_block *out)
 {
     struct fh_guard_block block;
@@ -547,7 +561,7 @@ static FH_COLD void report_free(const char *kind, const struct fh_guard_block *b
 }
 
 /* The name of what was called, for reports. */
-static const char *name_of_free(unsigned how)
+const char *fh_free_name(unsigned how)
 {
     if (how & FH_HOW_RESIZE)
         return "realloc";
@@ -566,7 +580,7 @@ static const char *name_of_free(unsigned how)
 FH_COLD bool fh_free_is_wrong(const struct fh_guard_block *block, const void *address, size_t size,
                               size_t align, unsigned how, const struct fh_call *call)
 {
-    const char *function = name_of_free(how);
+    const char *function = fh_free_name(how);
     if (block->address != (uintptr_t)address) {
         report_free(block->state == FH_BLOCK_LIVE ? "interior-free" : "invalid-free", block,
                     address, 0, call, function, "the address is inside a block, not its beginning");
@@ -579,7 +593,7 @@ FH_COLD bool fh_free_is_wrong(const struct fh_guard_block *block, const void *ad
                                                    : "the address was never a block");
         return true;
     }
-    if (how == FH_HOW_ANY)
+    if ((how & FH_HOW_FAMILY) == FH_HOW_ANY)
         return false;
     if ((how & FH_HOW_FAMILY) != block->family) {
         report_free("alloc-dealloc-mismatch", block, address, 0, call, function, NULL);
@@ -654,7 +668,7 @@ void fh_slot_free(struct fh_guard_thread *mine, struct fh_run *run, void *block,
     }
     if (FH_UNLIKELY(!fh_canary_holds((uintptr_t)block + run->block_size - slot->slack,
                                      (uintptr_t)block + run->block_size, &low, &high)))
-        report_canary(run, index, low, high, call, name_of_free(how));
+        report_canary(run, index, low, high, call, fh_free_name(how));
     slot->state = WAITING;
     slot->free_site = site & FH_SITES_MOST;
     if (slab->notes != NULL) {

@@ -51,6 +51,18 @@ struct fh_guard_thread *fh_guard_threads(void);
 /* The site of a call. */
 uint32_t fh_site_of(struct fh_guard_thread *mine, const struct fh_call *call);
 
+/* ---- guard.c ---- */
+
+/* From a handler that interrupted us; and what such handlers left to be freed, one by one; NULL: no more. */
+void fh_guard_free_later(void *block);
+void *fh_guard_next_late(void);
+size_t fh_guard_usable(const void *block);
+
+/* ---- sample.c ---- */
+
+/* The table of fast mode; NULL: guard=off. */
+const struct fh_mode *fh_sample_mode(void);
+
 /* ---- slots.c: blocks of classes ---- */
 
 void *fh_slot_alloc(struct fh_guard_thread *mine, size_t size, size_t align, unsigned how,
@@ -60,6 +72,8 @@ void fh_slot_free(struct fh_guard_thread *mine, struct fh_run *run, void *block,
 /* In place: true when it could be. */
 bool fh_slot_resize(struct fh_run *run, void *block, size_t size);
 bool fh_slot_find(const struct fh_run *run, uintptr_t address, struct fh_guard_block *out);
+/* Of the same no more than bounds checks ask (fh_guard_extent). */
+bool fh_slot_extent(const struct fh_run *run, uintptr_t address, struct fh_extent *out);
 /* A block that nobody may point to any more: back to whoever asks next. Any thread. */
 void fh_slot_release(struct fh_guard_thread *mine, void *block);
 /* Visits live (and, is_all, waiting) slots; stops when visit returns non-zero, and returns that. Takes each class's
@@ -111,6 +125,8 @@ void fh_sweep_forked(void);
 /* Everything that can be wrong with it; true: it was told, and nothing is to be done. */
 bool fh_free_is_wrong(const struct fh_guard_block *block, const void *address, size_t size,
                       size_t align, unsigned how, const struct fh_call *call);
+/* The name of what was called, for reports. */
+const char *fh_free_name(unsigned how);
 
 /* ---- budget.c ---- */
 

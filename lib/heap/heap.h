@@ -44,6 +44,7 @@ struct fh_class_queue {
     uint64_t handed;                      /* blocks given to the active list so far */
     uint64_t handed_at_carve;             /* `handed` when the last page was carved to lengthen
                                            * short lists */
+    bool is_due; /* the next malloc that finds its list empty is a sample */
 };
 
 #define FH_OUT_SLOTS 8u  /* runs of others whose blocks are being gathered */
@@ -99,6 +100,9 @@ struct fh_heap {
     char name[32];
     struct fh_pages *own_pages; /* over options.source; NULL without */
     void *guard;                /* lib/guard's state of the heap's thread */
+    uint64_t gap;               /* bytes to hand out until the next sample (sample.c) */
+    uint64_t gap_drawn;         /* what the gap was when it began */
+    bool is_sampling;           /* the block that was just taken is a sample */
 
     FH_CACHE_ALIGNED _Atomic(struct fh_run *) inbox; /* runs with blocks freed by others */
 };
@@ -278,6 +282,18 @@ FH_INLINE bool fh_is_modes(const void *block)
 {
     return FH_UNLIKELY(fh_root.mode != NULL) && fh_root.mode->is_mine(block);
 }
+
+/* sample.c */
+#define FH_GAP_NEVER (UINT64_MAX >> 1) /* of a heap that is not sampled */
+/* An exponentially distributed number of bytes. */
+uint64_t fh_sample_draw(struct fh_random *random, size_t mean);
+/* A thread's heap begins, or goes on with another thread. */
+void fh_sample_start(struct fh_heap *heap);
+/* The gap ends in this list, which was just handed out: cuts it. Heap locked. */
+FH_COLD void fh_sample_list(struct fh_heap *heap, struct fh_run *run, void *list, uint32_t count);
+void fh_sample_large(struct fh_heap *heap, size_t bytes);
+/* Instead of `block`, which was taken for the caller's caller: a sampled one, if there is one to be had. */
+FH_COLD void *fh_sample_offer(size_t size, void *block);
 
 /* large.c */
 void *fh_large_alloc(struct fh_heap *heap, size_t size, size_t align, unsigned flags,

@@ -49,6 +49,8 @@ struct fh_call {
 struct fh_mode {
     /* Every call of the thread's heap comes here (FH_HEAP_GUARDED). */
     bool is_guarded;
+    /* How many bytes are allocated from one sample to the next, in the mean; 0: nothing is sampled. Read at start. */
+    size_t sample_bytes;
     /* size may be 0; align 0 or a power of two. NULL when there is no memory; errno is the caller's. */
     void *(*alloc)(size_t size, size_t align, unsigned how, const struct fh_call *call);
     /* block is not NULL. size and align count with FH_HOW_SIZED and FH_HOW_ALIGNED. */

@@ -20,6 +20,9 @@
  * and one in SHORT_SHARE pages of the class: a heap in which every run has a few free blocks must
  * not grow for it.
  *
+ * Sampling (sample.c) counts bytes here, a list at a time; a list in which a sample lies ends before
+ * it.
+ *
  * The lock. The helper may look at our runs while this thread is blocked in the kernel, and only
  * then (decay.c). The quick refill makes no system call, so it needs no lock, only the owner check:
  * a lent run is not taken from.
@@ -46,6 +49,11 @@ static void *hand_out(struct fh_heap *heap, struct fh_run *run, void *list, uint
     run->state = FH_STATE_CURRENT;
     run->used_floor = 0;
     run->countdown = run->available;
+    uint64_t bytes = (uint64_t)count * run->block_size;
+    if (FH_LIKELY(bytes <= heap->gap))
+        heap->gap -= bytes;
+    else
+        fh_sample_list(heap, run, list, count);
     return list;
 }
 
@@ -188,8 +196,13 @@ void *fh_heap_take_class(struct fh_heap *heap, unsigned class_index, unsigned fl
 {
     void **active = active_list(heap, class_index);
     void *block = *active;
-    if (block == NULL)
+    if (block == NULL) {
+        if (FH_UNLIKELY(heap->queues[class_index].is_due)) {
+            heap->queues[class_index].is_due = false;
+            heap->is_sampling = true;
+        }
         block = find_list(heap, class_index, flags);
+    }
     if (block != NULL)
         *active = fh_next(block);
     return block;
@@ -229,6 +242,7 @@ void *fh_take_large(size_t size, size_t align)
     struct fh_heap *before = fh_busy_begin();
     fh_large_free_late();
     void *block = fh_large_alloc(NULL, size, align, 0, NULL);
+    fh_sample_large(before, size);
     fh_busy_end(before);
     return block;
 }
@@ -255,6 +269,8 @@ FH_FAST static FH_NOINLINE void *malloc_slower(size_t size, unsigned class_index
         errno = ENOMEM;
         return NULL;
     }
+    if (FH_UNLIKELY(heap->is_sampling) && !fh_is_inside(heap))
+        return fh_sample_offer(size, block);
     if (fh_event_is_heard())
         fh_event_tell(FH_EVENT_ALLOC, block, NULL, size, fh_usable_size(block),
                       __builtin_return_address(0));
@@ -273,13 +289,16 @@ FH_INLINE void *refill_quick(struct fh_heap *heap, struct fh_bin *bin)
     void *block = run->local;
     uint32_t available = run->available,
              count = available - run->countdown; /* used_floor is 0 while it is current */
+    struct fh_class_queue *queue = &heap->queues[bin - heap->bins];
+    uint64_t bytes = (uint64_t)count * run->block_size;
     if (FH_UNLIKELY(block == NULL || count > available ||
-                    (count < SHORT_LIST && count * run->block_size < SHORT_BYTES) ||
-                    atomic_load_explicit(&heap->depth, memory_order_relaxed) != 0))
+                    (count < SHORT_LIST && bytes < SHORT_BYTES) || bytes > heap->gap ||
+                    queue->is_due || atomic_load_explicit(&heap->depth, memory_order_relaxed) != 0))
         return NULL;
     run->local = NULL;
     run->countdown = available;
-    heap->queues[bin - heap->bins].handed += count;
+    heap->gap -= bytes;
+    queue->handed += count;
     bin->free = fh_next(block);
     return block;
 }

@@ -34,8 +34,8 @@ struct fh_root fh_root = {
     .settings = {.decay_ms = 500},
 };
 
-struct fh_heap fh_heap_none = {.modes = FH_HEAP_NONE};
-struct fh_heap fh_heap_emergency = {.modes = FH_HEAP_NONE};
+struct fh_heap fh_heap_none = {.modes = FH_HEAP_NONE, .gap = FH_GAP_NEVER};
+struct fh_heap fh_heap_emergency = {.modes = FH_HEAP_NONE, .gap = FH_GAP_NEVER};
 __thread struct fh_heap *fh_heap_current __attribute__((tls_model("initial-exec"))) = &fh_heap_none;
 
 /* A program whose threads come and go gives the heap of one to the next; merging it meanwhile would
@@ -72,6 +72,7 @@ struct fh_heap *fh_heap_struct(void)
 void fh_heap_init(struct fh_heap *heap, struct fh_pages *pages)
 {
     heap->pages = pages;
+    heap->gap = FH_GAP_NEVER;
     heap->options.size = sizeof heap->options;
     bool is_confined = atomic_load_explicit(&fh_root.is_confined, memory_order_relaxed);
     fh_random_seed(&heap->random,
@@ -265,6 +266,7 @@ static struct fh_heap *find_or_make(uintptr_t me)
     fh_inbox_open(heap);
     if (fh_root.mode != NULL && fh_root.mode->is_guarded)
         heap->modes |= FH_HEAP_GUARDED;
+    fh_sample_start(heap);
     heap->orphan_ticks = 0;
     atomic_store_explicit(&heap->thread, me, memory_order_relaxed);
     fh_heap_follow_settings(heap);

@@ -28,9 +28,12 @@
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23
 #endif
+#ifndef SYS_mseal
+#define SYS_mseal 462
+#endif
 
 enum {
-    ALL_FEATURES = (1 << 9) - 1,
+    ALL_FEATURES = (1 << 10) - 1,
     /* userfaultfd(2) and its handshake, as linux/userfaultfd.h has them from 6.8 on. */
     UFFD_USER_MODE = 1,
     MEMBARRIER_QUERY = 0,
@@ -122,6 +125,8 @@ static unsigned probe_task_syscall(void)
 static unsigned probe(void)
 {
     unsigned found = 0;
+    if (fh_syscall3(SYS_mseal, 0, 0, 0) == 0) /* of no bytes */
+        found |= FH_OS_SEAL;
     if (knows_advice(MADV_GUARD_INSTALL))
         found |= FH_OS_GUARD_INSTALL;
     if (knows_advice(MADV_POPULATE_WRITE))
@@ -156,7 +161,7 @@ static const struct {
     const char *name;
     unsigned refused;
 } words_known[] = {
-    {"6.1", FH_OS_GUARD_INSTALL | FH_OS_UFFD_MOVE | FH_OS_PAGEMAP_SCAN},
+    {"6.1", FH_OS_GUARD_INSTALL | FH_OS_UFFD_MOVE | FH_OS_PAGEMAP_SCAN | FH_OS_SEAL},
     {"container", FH_OS_USERFAULTFD | FH_OS_UFFD_MOVE | FH_OS_IO_URING},
     {"-guard", FH_OS_GUARD_INSTALL},
     {"-populate", FH_OS_POPULATE},
@@ -167,6 +172,7 @@ static const struct {
     {"-thp", FH_OS_THP},
     {"-membarrier", FH_OS_MEMBARRIER},
     {"-task-syscall", FH_OS_TASK_SYSCALL},
+    {"-seal", FH_OS_SEAL},
 };
 
 /* Whether text begins with name and then ends or goes on with a comma; *after is set behind the

@@ -44,6 +44,12 @@
 #ifndef MAP_FIXED_NOREPLACE
 #define MAP_FIXED_NOREPLACE 0x100000
 #endif
+#ifndef MFD_EXEC
+#define MFD_EXEC 0x10
+#endif
+#ifndef SYS_mseal
+#define SYS_mseal 462
+#endif
 
 enum {
     SEEK_TO_DATA = 3,
@@ -241,16 +247,32 @@ void *fh_os_remap_to(void *addr, size_t old_size, size_t new_size, void *to)
     return NULL;
 }
 
+static const int protections[] = {
+    [FH_OS_NONE] = PROT_NONE,
+    [FH_OS_READ] = PROT_READ,
+    [FH_OS_READ_WRITE] = PROT_READ | PROT_WRITE,
+    [FH_OS_EXECUTE] = PROT_READ | PROT_EXEC,
+};
+
 int fh_os_protect(void *addr, size_t size, enum fh_os_access access)
 {
-    static const int protections[] = {
-        [FH_OS_NONE] = PROT_NONE,
-        [FH_OS_READ] = PROT_READ,
-        [FH_OS_READ_WRITE] = PROT_READ | PROT_WRITE,
-    };
     if (fh_os_fails_on_purpose())
         return -ENOMEM;
     return (int)fh_syscall3(SYS_mprotect, (long)addr, (long)size, protections[access]);
+}
+
+int fh_os_seal(void *addr, size_t size)
+{
+    if (!fh_os_may_use(FH_OS_SEAL))
+        return -ENOSYS;
+    return (int)fh_syscall3(SYS_mseal, (long)addr, (long)size, 0);
+}
+
+int fh_os_lock_in_ram(void *addr, size_t size)
+{
+    if (fh_os_fails_on_purpose())
+        return -ENOMEM;
+    return (int)fh_syscall2(SYS_mlock, (long)addr, (long)size);
 }
 
 int64_t fh_os_resident(const void *addr, size_t size)
@@ -272,11 +294,11 @@ int64_t fh_os_resident(const void *addr, size_t size)
     return bytes;
 }
 
-int fh_os_memfd(const char *name, size_t size)
+static int memfd(const char *name, size_t size, unsigned flags)
 {
     if (fh_os_fails_on_purpose())
         return -ENOMEM;
-    long fd = fh_syscall2(SYS_memfd_create, (long)name, MFD_CLOEXEC);
+    long fd = fh_syscall2(SYS_memfd_create, (long)name, (long)flags);
     if (fd < 0)
         return (int)fd;
     long result = fh_syscall2(SYS_ftruncate, fd, (long)size);
@@ -285,6 +307,17 @@ int fh_os_memfd(const char *name, size_t size)
         return (int)result;
     }
     return (int)fd;
+}
+
+int fh_os_memfd(const char *name, size_t size)
+{
+    return memfd(name, size, MFD_CLOEXEC);
+}
+
+int fh_os_memfd_of_code(const char *name, size_t size)
+{
+    int fd = memfd(name, size, MFD_CLOEXEC | MFD_EXEC);
+    return fd == -EINVAL ? memfd(name, size, MFD_CLOEXEC) : fd;
 }
 
 int fh_os_wipe_on_fork(void *addr, size_t size)
@@ -303,6 +336,20 @@ void *fh_os_map_fd(int fd, size_t size, size_t offset, bool is_shared)
         return NULL;
     return map(NULL, size, PROT_READ | PROT_WRITE, is_shared ? MAP_SHARED : MAP_PRIVATE, fd,
                offset);
+}
+
+void *fh_os_map_fd_for(int fd, size_t size, enum fh_os_access access)
+{
+    if (fh_os_fails_on_purpose())
+        return NULL;
+    return map(NULL, size, protections[access], MAP_SHARED, fd, 0);
+}
+
+void *fh_os_map_fd_for_at(void *addr, int fd, size_t size, enum fh_os_access access)
+{
+    if (fh_os_fails_on_purpose())
+        return NULL;
+    return map(addr, size, protections[access], MAP_SHARED | MAP_FIXED, fd, 0);
 }
 
 void *fh_os_map_fd_at(void *addr, int fd, size_t size, size_t offset)

@@ -44,8 +44,13 @@ void *fh_os_remap(void *addr, size_t old_size, size_t new_size, bool may_move);
  * were, the target is reserved. */
 void *fh_os_remap_to(void *addr, size_t old_size, size_t new_size, void *to);
 
-enum fh_os_access { FH_OS_NONE, FH_OS_READ, FH_OS_READ_WRITE };
+enum fh_os_access { FH_OS_NONE, FH_OS_READ, FH_OS_READ_WRITE, FH_OS_EXECUTE /* and read */ };
 int fh_os_protect(void *addr, size_t size, enum fh_os_access access);
+/* From now on the kernel refuses to unmap the range or to change its access, for as long as the
+ * process lives (mseal, Linux 6.10); -ENOSYS below. */
+int fh_os_seal(void *addr, size_t size);
+/* Keeps the range in RAM (mlock): -ENOMEM or -EPERM when RLIMIT_MEMLOCK does not allow that. */
+int fh_os_lock_in_ram(void *addr, size_t size);
 /* Guard pages: MADV_GUARD_INSTALL where there, else mprotect. What the pages held is lost;
  * unguarded they can be read and written again. */
 int fh_os_guard(void *addr, size_t size);
@@ -71,10 +76,17 @@ int fh_os_split_huge(void *addr);
 int64_t fh_os_resident(const void *addr, size_t size);
 
 int fh_os_memfd(const char *name, size_t size);
+/* The same, from which code may be run (MFD_EXEC, which kernels before 6.3 take for granted);
+ * -EACCES where the system forbids that (vm.memfd_noexec=2). */
+int fh_os_memfd_of_code(const char *name, size_t size);
 /* A forked child finds zeroes there (MADV_WIPEONFORK); a core dump does not have it. */
 int fh_os_wipe_on_fork(void *addr, size_t size);
 int fh_os_leave_out_of_dumps(void *addr, size_t size);
 void *fh_os_map_fd(int fd, size_t size, size_t offset, bool is_shared);
+/* The whole of a file, shared, with this access. */
+void *fh_os_map_fd_for(int fd, size_t size, enum fh_os_access access);
+/* The same exactly at addr, in place of what the caller has there. */
+void *fh_os_map_fd_for_at(void *addr, int fd, size_t size, enum fh_os_access access);
 /* A part of the file exactly at addr, shared, in place of what the caller has there: in one step, so
  * that a reader sees the one or the other. NULL on failure: addr is as it was. */
 void *fh_os_map_fd_at(void *addr, int fd, size_t size, size_t offset);
@@ -87,6 +99,17 @@ int fh_os_write_at(int fd, const void *buf, size_t size, size_t offset);
 bool fh_os_next_data(int fd, size_t *offset, size_t *size);
 /* A forked child won't have the range (MADV_DONTFORK). */
 int fh_os_dont_fork(void *addr, size_t size);
+
+/* The upper bits of pointers (tags.c). Loads and stores ignore them from now on (x86-64: Linear Address
+ * Masking, for the process; aarch64: always so): 0, or -ENOTSUP. */
+int fh_os_ignore_tags(void);
+/* Memory tags (Arm MTE) are compared in this thread and those that it makes, at each access; `colours`
+ * has a bit for each that irg may draw. 0 or -ENOTSUP. */
+int fh_os_start_memory_tags(unsigned colours);
+/* Whether that is so in this thread. */
+bool fh_os_has_memory_tags(void);
+/* Readable and writable pages that have memory tags. */
+int fh_os_tag_memory(void *addr, size_t size);
 
 /* What this kernel has; bits are probed at the first question, by system calls that a sandbox may
  * not know: for doctor and tests, not for allocation paths, whose calls step down by themselves.
@@ -102,6 +125,7 @@ enum fh_os_feature {
     FH_OS_THP = 1 << 6,           /* transparent huge pages by madvise or always */
     FH_OS_MEMBARRIER = 1 << 7,    /* MEMBARRIER_CMD_PRIVATE_EXPEDITED */
     FH_OS_TASK_SYSCALL = 1 << 8,  /* /proc/self/task/TID/syscall can be read */
+    FH_OS_SEAL = 1 << 9,          /* mseal, 6.10 */
 };
 unsigned fh_os_features(void);
 void fh_os_force_features(unsigned mask);

@@ -1,10 +1,16 @@
 /*
  * Messages on their way to `freehold run`: the writers' end of base/relay.h.
  *
- * The memory is mapped once, at start, and stays: after that a message needs no system call but getpid, and one to wake
- * the reader if it sleeps. What can't be put there (no relay, nobody reads, the ring is full, the reader had given the
- * slot up) is the caller's to write elsewhere. The memory is shared with every process of the run, any of which may have scribbled on
- * it: nothing here depends on more than that a slot's index is within the ring.
+ * The memory is mapped once, at start, and stays: after that a message needs no system call but
+ * getpid, and one to wake the reader if it sleeps. What can't be put there (no relay, nobody reads,
+ * the ring is full, the reader had given the slot up) is the caller's to write elsewhere. The
+ * memory is shared with every process of the run, any of which may have scribbled on it: nothing
+ * here depends on more than that a slot's index is within the ring.
+ *
+ * A ring that is full is waited for, PATIENCE_NS at the most: a message that went past the others
+ * would stand in the middle of a report. Who has waited in vain once does not wait again until
+ * there was room: a reader that is stopped costs the program that time, not that time for each
+ * message.
  */
 #include "os/relay.h"
 
@@ -18,8 +24,14 @@
 #include <stdio.h>
 #include <string.h>
 
+#define PATIENCE_NS                                                                                \
+    ((uint64_t)100000000) /* the reader looks symbols up meanwhile: of a large file some 100 ms */
+#define LOOK_NS ((uint64_t)1000000)
+
 /* Set once, while the process has one thread; read by all. */
 static _Atomic(struct relay *) relay;
+/* A guess, shared by all threads: the reader is not worth waiting for. */
+static _Atomic bool is_stuck;
 
 int fh_os_relay(const char *path)
 {
@@ -46,7 +58,7 @@ int fh_os_relay(const char *path)
 
 static bool has_reader(struct relay *memory)
 {
-    /* seq_cst, with the reader's store before it looks a last time: of the two, one sees the other. */
+    /* seq_cst, with the reader's store before its last look: of the two, one sees the other. */
     uint32_t reader = atomic_load_explicit(&memory->reader, memory_order_seq_cst);
     return reader != 0 && (reader & RELAY_READER_DIED) == 0;
 }
@@ -65,6 +77,24 @@ static bool claim(struct relay *memory, uint64_t *index)
     return true;
 }
 
+/* The same, when there is room soon. */
+static bool claim_soon(struct relay *memory, uint64_t *index)
+{
+    for (uint64_t waited = 0; !claim(memory, index); waited += LOOK_NS) {
+        if (atomic_load_explicit(&is_stuck, memory_order_relaxed) || !has_reader(memory))
+            return false;
+        if (waited >= PATIENCE_NS) {
+            atomic_store_explicit(&is_stuck, true, memory_order_relaxed);
+            return false;
+        }
+        /* The reader is awake, and nobody wakes us: a call that a program without other rights
+         * may still make. */
+        fh_os_wait_shared(&memory->is_asleep, 0, LOOK_NS);
+    }
+    atomic_store_explicit(&is_stuck, false, memory_order_relaxed);
+    return true;
+}
+
 static void wake_reader(struct relay *memory)
 {
     /* seq_cst, with the reader's: it sets the word, then looks for messages, then sleeps. */
@@ -75,7 +105,7 @@ static void wake_reader(struct relay *memory)
 static bool put(struct relay *memory, const char *text, size_t length)
 {
     uint64_t index;
-    if (!has_reader(memory) || !claim(memory, &index))
+    if (!has_reader(memory) || !claim_soon(memory, &index))
         return false;
     struct relay_slot *slot = &memory->slots[index % RELAY_SLOTS];
     uint32_t state = relay_open_state(index);

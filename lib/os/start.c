@@ -71,6 +71,12 @@ uintptr_t fh_os_program_entry(void)
     return fh_os_auxv(AT_ENTRY);
 }
 
+const void *fh_os_program_headers(size_t *count)
+{
+    *count = fh_os_auxv(AT_PHNUM);
+    return (const void *)fh_os_auxv(AT_PHDR);
+}
+
 bool fh_os_is_secure(void)
 {
     return fh_os_auxv(AT_SECURE) != 0;
@@ -184,7 +190,7 @@ void fh_os_init(void)
         fh_message(
             "FREEHOLD_FEATURES=%s is not understood and ignored; it is a list of 6.1, container, "
             "-guard, -populate, -userfaultfd, -uffd-move, -io-uring, -pagemap-scan, -thp, "
-            "-membarrier, -task-syscall",
+            "-membarrier, -task-syscall, -seal",
             features);
     atomic_store_explicit(&is_initialised, true, memory_order_release);
 }

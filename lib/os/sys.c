@@ -25,6 +25,8 @@ enum {
     RESOURCE_ADDRESS_SPACE = 9,
     MEMBARRIER_PRIVATE_EXPEDITED = 1 << 3,
     MEMBARRIER_REGISTER_PRIVATE_EXPEDITED = 1 << 4,
+    MEMBARRIER_SYNC_CORE = 1 << 5,
+    MEMBARRIER_REGISTER_SYNC_CORE = 1 << 6,
 };
 
 int fh_os_getpid(void)
@@ -132,6 +134,39 @@ uint64_t fh_os_set_signal_mask(uint64_t set)
     uint64_t before = 0;
     fh_syscall4(SYS_rt_sigprocmask, SIG_SETMASK, (long)&set, (long)&before, KERNEL_SIGSET_BYTES);
     return before;
+}
+
+int fh_os_alternate_stack(const void *stack, void *before)
+{
+    return (int)fh_syscall2(SYS_sigaltstack, (long)stack, (long)before);
+}
+
+size_t fh_os_alternate_stack_least(void)
+{
+    enum { AUXV_MINSIGSTKSZ = 51, BEFORE_5_14 = 6144 }; /* with all of AVX-512 */
+    size_t least = fh_os_auxv(AUXV_MINSIGSTKSZ);
+    return least != 0 ? least : BEFORE_5_14;
+}
+
+bool fh_os_is_writable(void *address)
+{
+    /* The kernel writes the old mask there, or says EFAULT. */
+    return fh_syscall4(SYS_rt_sigprocmask, SIG_BLOCK, 0, (long)address, KERNEL_SIGSET_BYTES) == 0;
+}
+
+bool fh_os_is_thread_gone(int tid)
+{
+    return fh_syscall3(SYS_tgkill, fh_os_getpid(), tid, 0) == -ESRCH;
+}
+
+void fh_os_segment_bases(uint64_t *fs, uint64_t *gs)
+{
+    *fs = *gs = 0;
+#if defined(__x86_64__)
+    enum { GET_FS = 0x1003, GET_GS = 0x1004 };
+    fh_syscall2(SYS_arch_prctl, GET_FS, (long)fs);
+    fh_syscall2(SYS_arch_prctl, GET_GS, (long)gs);
+#endif
 }
 
 int fh_os_signal_self(int number, const void *info)
@@ -338,15 +373,25 @@ bool fh_os_thread_in_syscall(int tid)
     return is_waiting_call(number);
 }
 
-int fh_os_membarrier(void)
+static int membarrier(int command, int registration)
 {
     if (!fh_os_may_use(FH_OS_MEMBARRIER))
         return -ENOSYS;
-    long result = fh_syscall3(SYS_membarrier, MEMBARRIER_PRIVATE_EXPEDITED, 0, 0);
+    long result = fh_syscall3(SYS_membarrier, command, 0, 0);
     if (result == -EPERM) { /* not registered yet; the process says once that it will use it */
-        result = fh_syscall3(SYS_membarrier, MEMBARRIER_REGISTER_PRIVATE_EXPEDITED, 0, 0);
+        result = fh_syscall3(SYS_membarrier, registration, 0, 0);
         if (result == 0)
-            result = fh_syscall3(SYS_membarrier, MEMBARRIER_PRIVATE_EXPEDITED, 0, 0);
+            result = fh_syscall3(SYS_membarrier, command, 0, 0);
     }
     return (int)result;
+}
+
+int fh_os_membarrier(void)
+{
+    return membarrier(MEMBARRIER_PRIVATE_EXPEDITED, MEMBARRIER_REGISTER_PRIVATE_EXPEDITED);
+}
+
+int fh_os_refetch_code(void)
+{
+    return membarrier(MEMBARRIER_SYNC_CORE, MEMBARRIER_REGISTER_SYNC_CORE);
 }

@@ -24,7 +24,9 @@ int fh_os_getpid(void);
 int fh_os_gettid(void);
 int fh_os_getppid(void);
 uint64_t fh_os_random(void); /* getrandom, never blocks; AT_RANDOM mixed with the clock below it */
-uintptr_t fh_os_program_entry(void);    /* AT_ENTRY: an address in the program's own code */
+uintptr_t fh_os_program_entry(void); /* AT_ENTRY: an address in the program's own code */
+/* AT_PHDR: the program's headers (ElfW(Phdr)) and how many there are; NULL: not known. */
+const void *fh_os_program_headers(size_t *count);
 bool fh_os_is_secure(void);             /* AT_SECURE: setuid and the like */
 size_t fh_os_ram_bytes(void);           /* sysinfo: total RAM */
 size_t fh_os_limit_address_space(void); /* RLIMIT_AS soft, SIZE_MAX when none */
@@ -57,12 +59,25 @@ int64_t fh_os_read_file(const char *path, char *buf, size_t size);
 bool fh_os_thread_in_syscall(int tid);
 /* A full barrier on every running thread of the process; 0 or negative errno. */
 int fh_os_membarrier(void);
+/* Every running thread of the process fetches its instructions anew (membarrier's SYNC_CORE): after
+ * code was written. 0 or negative errno. */
+int fh_os_refetch_code(void);
 
 /* Blocks or unblocks signals of the calling thread; bit n - 1 for signal n. */
 void fh_os_block_signals(uint64_t set);
 void fh_os_unblock_signals(uint64_t set);
 /* Makes the set the thread's; returns what it was. */
 uint64_t fh_os_set_signal_mask(uint64_t set);
+/* sigaltstack(2), its structures as libc has them; 0 or a negative errno. */
+int fh_os_alternate_stack(const void *stack, void *before);
+/* The least size of one on this processor: what the kernel saves of its registers, and 2 KiB. */
+size_t fh_os_alternate_stack_least(void);
+/* Whether 8 bytes can be written there: what they are is lost. Grows a stack that can grow. */
+bool fh_os_is_writable(void *address);
+/* Whether a thread of this process has ended. */
+bool fh_os_is_thread_gone(int tid);
+/* The thread's bases of the fs and gs segments (x86-64; 0 elsewhere). */
+void fh_os_segment_bases(uint64_t *fs, uint64_t *gs);
 /* Sends the calling thread a signal with this siginfo_t; 0 or a negative errno. */
 int fh_os_signal_self(int number, const void *info);
 

@@ -1,5 +1,6 @@
 /*
- * The ways a process ends, for the record that it may leave (watch/record.c).
+ * The ways a process ends, for the record that it may leave (watch/record.c), and for errors that only the end shows
+ * (guard/guard.c).
  *
  * exit() and a return from main run destructors; ours comes after the program's own exit handlers.
  * _exit() runs none, and shells and forked children end by it, so it is defined here: the record,
@@ -11,6 +12,7 @@
  * allocation registered: children run handlers in that order, so the heap's locks are free again
  * when ours sums up.
  */
+#include "guard/guard.h"
 #include "watch/record.h"
 
 #include <pthread.h>
@@ -26,6 +28,7 @@ __attribute__((constructor)) static void begin(void)
 
 __attribute__((destructor)) static void end(void)
 {
+    fh_guard_end();
     fh_record_write("exit");
 }
 

@@ -21,11 +21,15 @@
  * may get one's handler with the other's mask. Neither is more than what the program itself had
  * allowed.
  *
+ * Faults (SIGSEGV, SIGBUS) are seen first by guard/fault.c where blocks are guarded. Then it keeps the program's action in
+ * the kernel's place, and calls the trampoline as the kernel would.
+ *
  * Not covered: actions by a raw rt_sigaction, and handlers installed before we were loaded.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
+#include "guard/fault.h"
 #include "heap/handler.h"
 #include "preload/entry.h"
 
@@ -36,9 +40,6 @@
 #define WANTS_INFO ((uintptr_t)1 << 63)
 #define IS_SPENT   ((uintptr_t)1 << 62) /* SA_RESETHAND: the kernel forgets it when it calls us */
 #define FLAGS      (WANTS_INFO | IS_SPENT)
-
-/* Exported by the C library, shared and static, besides the name that we take. */
-extern int __sigaction(int number, const struct sigaction *action, struct sigaction *old);
 
 extern const char __start_fh_fast[] FH_HIDDEN;
 extern const char __stop_fh_fast[] FH_HIDDEN;
@@ -87,7 +88,7 @@ static bool is_a_handler(const struct sigaction *action)
 FH_PUBLIC int sigaction(int number, const struct sigaction *action, struct sigaction *old)
 {
     if (number < 1 || number >= NSIG)
-        return __sigaction(number, action, old);
+        return fh_fault_sigaction(number, action, old);
     uintptr_t before = atomic_load_explicit(&handlers[number], memory_order_relaxed);
     struct sigaction mine, was;
     int result;
@@ -99,12 +100,12 @@ FH_PUBLIC int sigaction(int number, const struct sigaction *action, struct sigac
         mine.sa_sigaction = trampoline;
         mine.sa_flags |= SA_SIGINFO;
         before = atomic_exchange_explicit(&handlers[number], word, memory_order_relaxed);
-        result = __sigaction(number, &mine, &was);
+        result = fh_fault_sigaction(number, &mine, &was);
         if (result != 0)
             atomic_compare_exchange_strong_explicit(&handlers[number], &word, before,
                                                     memory_order_relaxed, memory_order_relaxed);
     } else {
-        result = __sigaction(number, action, &was);
+        result = fh_fault_sigaction(number, action, &was);
     }
     if (result != 0 || old == NULL)
         return result;
@@ -115,6 +116,11 @@ FH_PUBLIC int sigaction(int number, const struct sigaction *action, struct sigac
     }
     *old = was;
     return 0;
+}
+
+FH_PUBLIC int sigaltstack(const stack_t *restrict stack, stack_t *restrict old)
+{
+    return fh_fault_sigaltstack(stack, old);
 }
 
 static sighandler_t install(int number, sighandler_t handler, int flags, bool is_masked)

@@ -88,7 +88,7 @@ struct fh_modules {
 };
 
 /* The module around an address, or false. Safe anywhere. */
-bool fh_module_at(uintptr_t addr, struct fh_module_place *place);
+FH_PUBLIC bool fh_module_at(uintptr_t addr, struct fh_module_place *place);
 
 /* The rule for an instruction's address. *ref is 0 or what fh_module_is_current must be asked.
  * False: not executable code of any module. */

@@ -112,6 +112,11 @@ static bool find_own(uintptr_t tp, uintptr_t sp, struct fh_stack_region *region)
     return find_in_control_block(tp, sp, region) || find_first_stack(sp, region);
 }
 
+bool fh_stack_region_own(uintptr_t sp, struct fh_stack_region *region)
+{
+    return find_own(thread_pointer(), sp, region);
+}
+
 struct fh_stack_region fh_stack_region_of(struct fh_stack_cache *cache, uintptr_t sp)
 {
     struct fh_stack_region region = {sp, sp};

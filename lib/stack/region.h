@@ -26,6 +26,9 @@ struct fh_stack_region fh_stack_region_of(struct fh_stack_cache *cache, uintptr_
  * since: a coroutine's stack may lie where another's ended. */
 struct fh_stack_region fh_stack_region_again(struct fh_stack_cache *cache, uintptr_t sp);
 
+/* The region of the calling thread's own stack, when sp lies on it: ways 2 and 3. */
+FH_PUBLIC bool fh_stack_region_own(uintptr_t sp, struct fh_stack_region *region);
+
 /* Reads a word of a stack. Not for the sanitizers' eyes: other frames are read on purpose. */
 __attribute__((no_sanitize("address", "thread"))) FH_INLINE uintptr_t fh_stack_load(uintptr_t addr)
 {

@@ -7,10 +7,12 @@
 
 #include "stack/ids.h"
 #include "stack/module.h"
+#include "stack/objects.h"
 
 struct fh_stack_root {
     struct fh_modules modules;
     struct fh_ids ids;
+    struct fh_objects objects;
     _Atomic uint64_t exact_walks;
     _Atomic uint64_t broken_walks;
     _Atomic uint64_t guessed_frames;

@@ -158,7 +158,7 @@ bool fh_stack_function(char *name, size_t size, uintptr_t frame);
 /* The path of the module of a frame; NULL when it is in none. */
 const char *fh_stack_module(uintptr_t frame);
 /* Whether a frame lies in the module (the program or a library) that holds the code at `code`. */
-bool fh_stack_in_module(uintptr_t frame, const void *code);
+FH_PUBLIC bool fh_stack_in_module(uintptr_t frame, const void *code);
 /* Writes "    " and that, a line for each frame, as messages (base/message). */
 void fh_stack_print(const uintptr_t *frames, size_t n);
 

@@ -44,6 +44,7 @@ includes_of() (
             may["fuzz"] = everything " tests tools lab"
             may["tests/unit"] = everything " preload record tests tools lab cli"
             may["tests/freestanding"] = "base"
+            may["tests/aarch64"] = ""
             may["tests/system"] = ""      # plain programs, as a user writes them
         }
         function room_of(file,    part) {

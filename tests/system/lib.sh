@@ -4,6 +4,9 @@
 # SOURCE_DIR    the source tree
 # FREEHOLD_LIB  the malloc under test: Freehold's, or any other that LD_PRELOAD takes; empty: the C library's own
 #
+# FREEHOLD_MODE settings of Freehold's for all that runs under it, as FREEHOLD takes them; what the debug mode brings is
+#               preloaded with mode=debug
+#
 # A script states claims with `passes` and `equal`, and ends with `finish`. A claim that does not hold prints what
 # was expected of whom, the exit status in words and the output, and the script goes on with the next claim.
 
@@ -46,9 +49,19 @@ program() {
     echo "$path"
 }
 
+preloaded() {
+    local debug=${FREEHOLD_LIB/libfreehold-malloc/libfreehold-debug}
+    if [[ ${FREEHOLD_MODE-} == *mode=debug* && $debug != "$FREEHOLD_LIB" && -f $debug ]]; then
+        echo "$FREEHOLD_LIB:$debug"
+    else
+        echo "$FREEHOLD_LIB"
+    fi
+}
+
 # "${under[@]}" COMMAND… runs a command under the malloc under test.
 under=(env)
-[[ -z $FREEHOLD_LIB ]] || under=(env LD_PRELOAD="$FREEHOLD_LIB")
+[[ -z $FREEHOLD_LIB ]] || under=(env LD_PRELOAD="$(preloaded)")
+[[ -z ${FREEHOLD_MODE-} ]] || under+=(FREEHOLD="$FREEHOLD_MODE")
 
 status_in_words() {
     case $1 in

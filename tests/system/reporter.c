@@ -1,8 +1,8 @@
 /*
  * A program whose memory error must reach the user with functions and lines, whatever it did before.
  *
- * `reporter WAY…` does what each word says, in order, and then frees an address of its stack. Lines that the script expects
- * in the stack are marked by "line: NAME" in a comment.
+ * `reporter WAY…` does what each word says, in order, and then frees an address of static memory.
+ * Lines that the script expects in the stack are marked by "line: NAME" in a comment.
  */
 #include "common.h"
 

@@ -42,7 +42,7 @@ static void test_kernel_6_1_has_nothing_newer(void **state)
     (void)state;
     unsigned natural = fh_os_features();
     assert_true(fh_os_force_features_by_name("6.1"));
-    unsigned newer = FH_OS_GUARD_INSTALL | FH_OS_UFFD_MOVE | FH_OS_PAGEMAP_SCAN;
+    unsigned newer = FH_OS_GUARD_INSTALL | FH_OS_UFFD_MOVE | FH_OS_PAGEMAP_SCAN | FH_OS_SEAL;
     assert_int_equal(fh_os_features(), natural & ~newer);
 }
 

@@ -50,8 +50,8 @@ static int stop(void **state)
     return 0;
 }
 
-/* The next message's length, which is in text then; -1: there is none. Where its writer has taken it back the next one
- * counts; where it is not ready yet that is waited for, or not. */
+/* The next message's length, which is in text then; -1: there is none. Where its writer has
+ * taken it back the next one counts; where it is not ready yet that is waited for, or not. */
 static int take(char text[RELAY_TEXT], bool waits)
 {
     while (memory->tail != memory->head) {
@@ -182,7 +182,8 @@ static void test_each_message_is_read_or_known_not_to_be(void **state)
         pthread_join(threads[i], NULL);
     assert_true(count.read > 0);
     assert_true(count.refused > 0);
-    /* A slot that was claimed before the reader went and filled after its last look is the writer's again. */
+    /* A slot that was claimed before the reader went and filled after its last look is the
+     * writer's again. */
     assert_int_equal(count.read + count.refused, WRITERS * MESSAGES);
 }
 

@@ -643,6 +643,7 @@ static size_t state_hash(void)
         void (*hook)(int, const char *, size_t) = fh_message_write_hook;                           \
         said[said_len = 0] = '\0';                                                                 \
         fh_message_write_hook = listen;                                                            \
+        fh_ctl_set("on_error", "continue"); /* begins anew: else the same place is told once */    \
         call;                                                                                      \
         fh_message_write_hook = hook;                                                              \
         if (strstr(said, "ERROR: " kind) == NULL)                                                  \

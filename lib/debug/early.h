@@ -1,0 +1,94 @@
+/*
+ * early.h: what may be called before its real function is known; see start.c.
+ *
+ * Slow and short: they serve some dozens of calls. The compiler is told (CMakeLists.txt) not to make
+ * calls of memcpy and memset out of loops.
+ */
+#ifndef FH_DEBUG_EARLY_H
+#define FH_DEBUG_EARLY_H
+
+#include "base/core/macros.h"
+
+FH_INLINE void *fh_early_memcpy(void *to, const void *from, size_t size)
+{
+    char *into = to;
+    const char *out_of = from;
+    __asm__ volatile("rep movsb" : "+D"(into), "+S"(out_of), "+c"(size) : : "memory");
+    return to;
+}
+
+FH_INLINE void *fh_early_memmove(void *to, const void *from, size_t size)
+{
+    char *into = to;
+    const char *out_of = from;
+    if ((uintptr_t)to - (uintptr_t)from >= size)
+        return fh_early_memcpy(to, from, size);
+    while (size-- > 0)
+        into[size] = out_of[size];
+    return to;
+}
+
+FH_INLINE void *fh_early_memset(void *to, int byte, size_t size)
+{
+    char *into = to;
+    __asm__ volatile("rep stosb" : "+D"(into), "+c"(size) : "a"(byte) : "memory");
+    return to;
+}
+
+FH_INLINE int fh_early_memcmp(const void *a, const void *b, size_t size)
+{
+    const unsigned char *left = a, *right = b;
+    for (size_t i = 0; i < size; i++) {
+        if (left[i] != right[i])
+            return left[i] - right[i];
+    }
+    return 0;
+}
+
+FH_INLINE size_t fh_early_strnlen(const char *s, size_t max)
+{
+    size_t len = 0;
+    while (len < max && s[len] != 0)
+        len++;
+    return len;
+}
+
+FH_INLINE int fh_early_strncmp(const char *a, const char *b, size_t max)
+{
+    for (size_t i = 0; i < max; i++) {
+        if (a[i] != b[i] || a[i] == 0)
+            return (unsigned char)a[i] - (unsigned char)b[i];
+    }
+    return 0;
+}
+
+FH_INLINE char *fh_early_strchr(const char *s, int c)
+{
+    for (; *s != (char)c; s++) {
+        if (*s == 0)
+            return NULL;
+    }
+    return (char *)(uintptr_t)s;
+}
+
+FH_INLINE char *fh_early_strrchr(const char *s, int c)
+{
+    const char *last = NULL;
+    do {
+        last = *s == (char)c ? s : last;
+    } while (*s++ != 0);
+    return (char *)(uintptr_t)last;
+}
+
+FH_INLINE char *fh_early_strstr(const char *s, const char *part)
+{
+    size_t len = fh_early_strnlen(part, SIZE_MAX);
+    for (;; s++) {
+        if (fh_early_strncmp(s, part, len) == 0)
+            return (char *)(uintptr_t)s;
+        if (*s == 0)
+            return NULL;
+    }
+}
+
+#endif
