@@ -91,8 +91,8 @@ static void tell_once(const char *why)
 /* What the scan wants; all that waits when it is NULL. Returns what it counted. */
 static size_t release(const struct fh_scan *scan)
 {
-    const size_t bytes = fh_slots_release_swept(scan) + fh_wides_release_swept(scan);
-    fh_fences_release_swept(scan);
+    const size_t bytes =
+        fh_slots_release_swept(scan) + fh_wides_release_swept(scan) + fh_fences_release_swept(scan);
     atomic_fetch_sub_explicit(&sweep.waiting, bytes, memory_order_relaxed);
     return bytes;
 }
