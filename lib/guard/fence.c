@@ -1182,17 +1182,20 @@ static bool is_swept(const struct fh_scan *scan, uint32_t id)
     return scan == NULL || fh_scan_is_wanted(scan, data_of_id(id));
 }
 
-void fh_fences_release_swept(const struct fh_scan *scan)
+size_t fh_fences_release_swept(const struct fh_scan *scan)
 {
+    size_t released = 0;
     fh_lock_acquire(&fence.lock);
     for (unsigned class_index = 0; class_index < CLASSES; class_index++) {
         struct list before = fence.waiting[class_index];
         fence.waiting[class_index] = (struct list){NO_SLOT, NO_SLOT, 0};
         for (uint32_t id = before.first, next; before.count > 0; before.count--, id = next) {
             next = slot_of_id(id)->next;
-            list_push(is_swept(scan, id) ? &fence.fresh[class_index] : &fence.waiting[class_index],
-                      id);
+            bool is_free = is_swept(scan, id);
+            list_push(is_free ? &fence.fresh[class_index] : &fence.waiting[class_index], id);
+            released += is_free;
         }
     }
     fh_lock_release(&fence.lock);
+    return released * FH_FENCE_SWEPT;
 }

@@ -234,6 +234,8 @@ static void free_one(void *block, size_t size, size_t align, unsigned how,
         if (fh_fence_extent(block, &extent) && extent.is_live)
             mine->live -= (int64_t)(extent.high - extent.low);
         fh_fence_free(block, size, align, how, fh_site_stack(number), call);
+        if (fh_guard_settings.is_sweeping)
+            fh_sweep_count(mine, FH_FENCE_SWEPT);
         return;
     }
     struct fh_run *run = fh_pages_find_guarded(block);

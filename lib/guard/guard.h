@@ -121,7 +121,9 @@ bool fh_fence_wanted(struct fh_site *site, bool is_sample);
 /* For a sweep (sweep.c), as for slots: lists the slots, everything stands still; and takes back what it released. */
 struct fh_scan;
 void fh_fences_list(struct fh_scan *scan);
-void fh_fences_release_swept(const struct fh_scan *scan);
+size_t fh_fences_release_swept(const struct fh_scan *scan);
+/* Bytes that a slot counts for while it waits: what is known of it, and its entries in the kernel's tables. */
+#define FH_FENCE_SWEPT 256u
 /* In the child of a fork, before anything else here. */
 void fh_fence_forked(void);
 

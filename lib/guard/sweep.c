@@ -36,6 +36,7 @@
 #include "guard/pressure.h"
 #include "guard/thread.h"
 #include "heap/heap.h"
+#include "os/sys.h"
 #include "scan/scan.h"
 
 #define COUNT_STEP                                                                                 \
@@ -90,8 +91,8 @@ static void tell_once(const char *why)
 /* What the scan wants; all that waits when it is NULL. Returns what it counted. */
 static size_t release(const struct fh_scan *scan)
 {
-    const size_t bytes = fh_slots_release_swept(scan) + fh_wides_release_swept(scan);
-    fh_fences_release_swept(scan);
+    const size_t bytes =
+        fh_slots_release_swept(scan) + fh_wides_release_swept(scan) + fh_fences_release_swept(scan);
     atomic_fetch_sub_explicit(&sweep.waiting, bytes, memory_order_relaxed);
     return bytes;
 }
@@ -142,9 +143,18 @@ static void begin(size_t live)
         fail("the threads of this process can't be stopped");
 }
 
+/* A child of vfork works in this memory, but its parent's threads are not in its /proc/self/task; they would run on. So it
+ * lets what it frees wait for the parent's next sweep. */
+static bool is_in_other_process(void)
+{
+    return fh_os_getpid() != fh_root.pid;
+}
+
 /* Lock held. */
 static void look_after(void)
 {
+    if (is_in_other_process())
+        return;
     const size_t live = fh_guard_live();
     const size_t limit = fh_max(live / WAIT_SHARE, WAIT_LEAST);
     const size_t waiting = atomic_load_explicit(&sweep.waiting, memory_order_relaxed);
