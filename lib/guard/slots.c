@@ -298,6 +298,24 @@ static void take_bits(struct fh_at_hand *hand, struct fh_run *run, uint32_t want
 
 static void inspect_some(struct fh_guard_thread *mine);
 
+/* What is known of a run agrees with itself; out of a program's reach, but not out of the reach of every bug. */
+static bool is_sound(const struct fh_run *run)
+{
+    const struct slab *slab = slab_of(run);
+    return slab->opened <= run->capacity && slab->free_count <= slab->opened &&
+           slab->free_bits == (const uint64_t *)(slab->slots + run->capacity);
+}
+
+static void tell_damage(const struct fh_run *run)
+{
+    const struct fh_error error = {
+        .kind = "heap-corruption",
+        .address = run->base,
+        .detail = "what is known of a run's free blocks has been overwritten",
+    };
+    fh_error(&error);
+}
+
 /* False: no memory. */
 static FH_NOINLINE bool refill(struct fh_guard_thread *mine, unsigned class_index)
 {
@@ -310,11 +328,20 @@ static FH_NOINLINE bool refill(struct fh_guard_thread *mine, unsigned class_inde
         struct fh_run *run = class->first != FH_NO_RUN ? fh_run_at(PAGES, class->first) : NULL;
         if (run == NULL && (hand->count > 0 || (run = new_run(class, class_index)) == NULL))
             break;
+        if (!is_sound(run)) {
+            tell_damage(run);
+            unlist_run(class, run);
+            continue;
+        }
         struct slab *slab = slab_of(run);
         if (slab->free_count < want && slab->opened < run->capacity)
             open_slots(run);
-        take_bits(hand, run, want - hand->count, &mine->random);
-        if (slab->free_count == 0 && slab->opened == run->capacity)
+        const uint32_t before = hand->count;
+        take_bits(hand, run, want - before, &mine->random);
+        /* A listed run has free slots or unopened ones; if not, its bits are not what they were. */
+        if (hand->count == before)
+            tell_damage(run);
+        if (hand->count == before || (slab->free_count == 0 && slab->opened == run->capacity))
             unlist_run(class, run);
     }
     fh_lock_release(&class->lock);

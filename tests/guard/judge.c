@@ -554,9 +554,9 @@ static void judge_bad(const struct job *job, struct tally *tally, int status, bo
                       const char *err, const char *out)
 {
     const struct item *item = &items[job->item];
-    bool is_end =
-        WIFEXITED(status) && (WEXITSTATUS(status) == 0 || WEXITSTATUS(status) == STATUS_HARM ||
-                              (item->number == NULL && WEXITSTATUS(status) < STATUS_HARM));
+    /* A case has two statuses of its own; a public program may end with any. */
+    bool is_end = WIFEXITED(status) && (item->number == NULL || WEXITSTATUS(status) == 0 ||
+                                        WEXITSTATUS(status) == STATUS_HARM);
     bool is_message = has_message(err), is_right_kind = is_message && is_right(err, item->reports);
     bool is_harmed =
         (WIFEXITED(status) && WEXITSTATUS(status) == STATUS_HARM) || strstr(out, "harm: ") != NULL;
