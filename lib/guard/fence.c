@@ -602,7 +602,8 @@ static bool make_chunk(unsigned class_index)
 static uint32_t take_slot(unsigned class_index)
 {
     struct list *fresh = &fence.fresh[class_index], *waiting = &fence.waiting[class_index];
-    /* Whoever waits with uaf=sweep is fresh again when nothing points to it: fh_fences_release_swept. */
+    /* Whoever waits with uaf=sweep is fresh again when nothing points to it:
+     * fh_fences_release_swept. */
     if (fh_guard_settings.is_sweeping)
         return fresh->count != 0 || make_chunk(class_index) ? list_take(fresh) : NO_SLOT;
     bool is_patient = waiting->count < limits()->waiting_slots >> class_index;
@@ -1082,14 +1083,25 @@ static int is_broken(bool holds, const char *claim, size_t number)
     return holds ? 0 : 1;
 }
 
-static int check_list(const struct list *list, unsigned class_index, enum slot_state state)
+/* Slots that a sweep has released are fresh though they were used. */
+static bool may_be_fresh(uint32_t turn)
+{
+    uint32_t state = turn & STATE_MASK;
+    return state == NEVER || (state == FREED && fh_guard_settings.is_sweeping);
+}
+
+static bool may_wait(uint32_t turn)
+{
+    return (turn & STATE_MASK) == FREED;
+}
+
+static int check_list(const struct list *list, unsigned class_index, bool (*may_be)(uint32_t turn))
 {
     int broken = 0;
     uint32_t count = 0, last = NO_SLOT;
     for (uint32_t id = list->first; count < list->count && broken == 0; count++) {
         broken += is_broken(chunk_of_id(id)->class_index == class_index, "class of a slot", id);
-        broken += is_broken((view_of(id).turn & STATE_MASK) == (uint32_t)state,
-                            "state of a slot in a list", id);
+        broken += is_broken(may_be(view_of(id).turn), "state of a slot in a list", id);
         last = id;
         id = slot_of_id(id)->next;
     }
@@ -1130,8 +1142,8 @@ int fh_fence_check(void)
         for (uint32_t i = 0; i < slots_in_chunk(fence.chunks[number].class_index); i++)
             broken += check_slot(id_of(&fence.chunks[number], i), &census);
     for (unsigned i = 0; i < CLASSES; i++) {
-        broken += check_list(&fence.fresh[i], i, NEVER);
-        broken += check_list(&fence.waiting[i], i, FREED);
+        broken += check_list(&fence.fresh[i], i, may_be_fresh);
+        broken += check_list(&fence.waiting[i], i, may_wait);
     }
     size_t accounted = fence.live + fence.retired + sum_of(fence.fresh) + sum_of(fence.waiting);
     size_t mappings = atomic_load_explicit(&fence.mappings, memory_order_relaxed);
@@ -1145,7 +1157,7 @@ int fh_fence_check(void)
     return broken;
 }
 
-/* ---- the sweep ------------------------------------------------------------------------------------ */
+/* ---- the sweep ------------------------------------------------------------------------------- */
 
 static void list_chunk(struct fh_scan *scan, const struct chunk *chunk)
 {

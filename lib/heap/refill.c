@@ -20,8 +20,8 @@
  * and one in SHORT_SHARE pages of the class: a heap in which every run has a few free blocks must
  * not grow for it.
  *
- * Sampling (sample.c) counts bytes here, a list at a time; a list in which a sample lies ends before
- * it.
+ * Sampling (sample.c) counts bytes here, a list at a time; a list in which a sample lies ends
+ * before it.
  *
  * The lock. The helper may look at our runs while this thread is blocked in the kernel, and only
  * then (decay.c). The quick refill makes no system call, so it needs no lock, only the owner check:

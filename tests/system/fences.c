@@ -1,12 +1,14 @@
 /*
  * Blocks between inaccessible pages, as a program meets them.
  *
- * usage: fences live COUNT            so many blocks at once, each keeps what was written; freed at the end
- *        fences churn BYTES SIZE      allocates and frees so many bytes; then prints a line for each of: resident KiB,
- *                                     mappings, whether SIGSEGV is caught
- *        fences overflow|underflow|late|twice TIMES
- *                                     so many times: writes one byte behind a block, one before it, reads it after its
- *                                     free, frees it twice
+ * usage:
+ *     fences live COUNT           so many blocks at once, each keeps what was written
+ *     fences churn BYTES SIZE     allocates and frees so many bytes, then prints resident KiB,
+ *                                 mappings, and whether SIGSEGV is caught
+ *     fences overflow TIMES       so many times: writes one byte behind a block,
+ *     fences underflow TIMES      one before it,
+ *     fences late TIMES           reads it after its free,
+ *     fences twice TIMES          frees it twice
  */
 #include "common.h"
 

@@ -481,7 +481,7 @@ static void live_pages_are_limited(void)
     EXPECT(take(100) != NULL);
 }
 
-/* ---- where there are no markers ---------------------------------------------------------------- */
+/* ---- where there are no markers -------------------------------------------------------------- */
 
 static bool has_userfaultfd(void)
 {

@@ -1,5 +1,5 @@
-/* heap/sample: which blocks are offered as samples. The table that they are offered to is this test's own; each claim is
- * made in a process of its own. */
+/* heap/sample: which blocks are offered as samples. The table that they are offered to is this
+ * test's own; each claim is made in a process of its own. */
 #include "heap/heap.h"
 #include "os/sys.h"
 
@@ -26,7 +26,7 @@
 #define KIB ((size_t)1 << 10)
 #define MIB ((size_t)1 << 20)
 
-/* ---- a table that counts ------------------------------------------------------------------------ */
+/* ---- a table that counts --------------------------------------------------------------------- */
 
 static struct {
     _Atomic size_t samples;
@@ -103,14 +103,15 @@ static void churn(size_t bytes, size_t size, unsigned kept)
         fh_free_any(blocks[i]);
 }
 
-/* Of a count that is `expected` in the mean: five standard deviations, which one run in a million leaves. */
+/* Of a count that is `expected` in the mean: five standard deviations, which one run in a million
+ * leaves. */
 static bool is_near(size_t count, size_t expected)
 {
     double off = (double)count - (double)expected;
     return off * off <= 25.0 * (double)expected;
 }
 
-/* ---- claims ---------------------------------------------------------------------------------------- */
+/* ---- claims ---------------------------------------------------------------------------------- */
 
 static void gaps_are_exponential(void)
 {
