@@ -2,7 +2,7 @@
  * What may be accessed from a pointer on.
  *
  * The question is the same for every wrapper: how many bytes from p on belong to the object that
- * holds p? There are three who know, asked in the order of what it costs:
+ * holds p? There are three who know; the blocks and objects asked about lately are remembered:
  *
  *   the stack    p lies between this frame and the end of the thread's stack: the object ends where its
  *                function saved registers at the latest (stack/bound.c). Where the stack ends is remembered
@@ -34,7 +34,7 @@ enum {
     NULL_PAGE = 4096,
     REMEMBERED = 2048,
     DETAIL_BYTES = 320,
-    BLOCKS = 64,        /* what a loop works on; more would cost more than it saves */
+    BLOCKS = 64,        /* what a loop works on; 2 KiB a thread */
     BOUNDS = 8,         /* frames whose variables a loop hands over */
     BOUND_BYTES = 64,   /* neighbours share an answer */
     FOREIGN_SHIFT = 16, /* a stack that is not the thread's is recognised by its 64 KiB */
