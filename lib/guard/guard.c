@@ -10,6 +10,7 @@
  * leak, which is better than what else could happen.
  */
 #include "base/lock.h"
+#include "base/message.h"
 #include "guard/pressure.h"
 #include "guard/thread.h"
 #include "heap/heap.h"
@@ -22,6 +23,7 @@ enum { LATE = 64, KNOWN_BITS = 9, AREA_WORDS = 1 << 14 };
 
 static struct {
     _Atomic(struct fh_guard_thread *) threads;
+    _Atomic uint32_t thread_count;
     _Atomic(void *) late[LATE];
     _Atomic uint32_t late_count; /* at least so many are there */
 } guard;
@@ -46,6 +48,7 @@ static struct fh_guard_thread *make_thread(void)
     mine->known.bits = KNOWN_BITS;
     fh_random_seed(&mine->random, fh_os_random());
     mine->gap = fh_sample_draw(&mine->random, fh_guard_settings.guard);
+    atomic_fetch_add_explicit(&guard.thread_count, 1, memory_order_relaxed);
     struct fh_guard_thread *first = atomic_load_explicit(&guard.threads, memory_order_relaxed);
     do
         mine->next = first;
@@ -62,6 +65,8 @@ static void adopt(struct fh_guard_thread *mine)
     memset(&mine->stack, 0, sizeof mine->stack);
     memset(mine->recent, 0, sizeof mine->recent);
     mine->thread = fh_thread_pointer();
+    fh_quarantine_share(&mine->quarantine,
+                        atomic_load_explicit(&guard.thread_count, memory_order_relaxed));
     mine->tid = fh_os_gettid();
     fh_fault_thread();
 }
@@ -482,6 +487,10 @@ const struct fh_mode *fh_mode_start(void)
                       s->guard == 1;
     if (!mode.is_guarded)
         return fh_sample_mode();
+    if (s->mode == FH_MODE_DEBUG && &fh_debug_is_loaded == NULL)
+        fh_message(
+            "mode=debug: libfreehold-debug is not preloaded; what memcpy, strcpy, read and their "
+            "kind do is not checked (freehold run preloads it)");
     fh_canary_start();
     fh_slots_start();
     fh_wides_start();

@@ -43,7 +43,7 @@ extern FH_API struct fh_guard_settings fh_guard_settings;
 /* Reads no more: what follows from the settings is set. */
 void fh_guard_settle(void);
 
-/* Defined by libfreehold-debug, whose wrappers check the bounds of what is handed to the C library's functions (lib/debug);
+/* Defined by libfreehold-debug, whose wrappers check the bounds of what is handed to the C library's functions (lib/bounds);
  * its address is NULL where that is not loaded. What is FH_PUBLIC in this file is so for that library. */
 extern FH_PUBLIC const int fh_debug_is_loaded __attribute__((weak));
 

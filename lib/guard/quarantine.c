@@ -5,6 +5,8 @@
  * bytes. As long as a slot waits, a use after free finds zeroes (or debug mode's pattern) and harms nobody, a
  * second free is seen, and what was written is found when the slot is used again.
  *
+ * In hardened mode the setting is what each thread may let wait; in debug mode, where it is large, the threads share it.
+ *
  * With uaf=sweep who has waited is not released but handed to the sweep, which releases what nobody points to.
  */
 #include "guard/thread.h"
@@ -15,6 +17,16 @@ enum {
         1 << 10, /* 8 KiB of ring: more would push the program's data out of the cache */
     SLOTS_DEBUG = 1 << 16,
 };
+
+#define SHARE_LEAST ((size_t)256 << 10)
+
+void fh_quarantine_share(struct fh_quarantine *quarantine, unsigned threads)
+{
+    const size_t all = fh_guard_settings.quarantine;
+    quarantine->budget = fh_guard_settings.mode == FH_MODE_DEBUG
+                             ? fh_max(all / threads, fh_min(all, SHARE_LEAST))
+                             : all;
+}
 
 bool fh_quarantine_start(struct fh_quarantine *quarantine)
 {

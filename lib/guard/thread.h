@@ -154,6 +154,8 @@ size_t fh_wides_release_swept(const struct fh_scan *scan);
 
 /* A freed slot waits; who waited longest is released when the thread's budget is used up. */
 void fh_quarantine_put(struct fh_guard_thread *mine, void *block, unsigned class_index);
+/* Its part of what may wait, with so many threads. */
+void fh_quarantine_share(struct fh_quarantine *quarantine, unsigned threads);
 /* Room for the thread's; false: no memory, blocks are released at once. */
 bool fh_quarantine_start(struct fh_quarantine *quarantine);
 

@@ -62,10 +62,28 @@ FH_INLINE void *new_aligned(size_t size, size_t align, bool may_throw)
     return FH_LIKELY(block != NULL) ? block : new_slow(size, align, may_throw);
 }
 
+/*
+ * A program may replace operator new and delete and leave the arrays' alone: those are made of its own then, as the
+ * standard says. The dynamic linker knows whose it is.
+ */
+void *_Znwm(size_t size);
+void _ZdlPv(void *block);
+extern FH_HIDDEN void *own_new(size_t size) __asm__("fh_own_new");
+extern FH_HIDDEN void own_delete(void *block) __asm__("fh_own_delete");
+static void *(*const volatile the_new)(size_t size) = _Znwm;
+static void (*const volatile the_delete)(void *block) = _ZdlPv;
+
+FH_INLINE bool is_new_replaced(unsigned how)
+{
+    return (how & FH_HOW_FAMILY) == FH_HOW_ARRAY && the_new != own_new;
+}
+
 /* Guarded blocks know by which operator they were made, and by which they are given back. */
 static FH_COLD void *new_guarded(size_t size, size_t align, unsigned how, bool may_throw)
 {
     const struct fh_call call = FH_CALL_HERE();
+    if (is_new_replaced(how) && align == 0)
+        return the_new(size);
     const struct fh_heap *heap = fh_heap_mine();
     if (heap == NULL || !fh_is_guarded(heap))
         return align == 0 ? new_block(size, may_throw) : new_aligned(size, align, may_throw);
@@ -76,6 +94,10 @@ static FH_COLD void *new_guarded(size_t size, size_t align, unsigned how, bool m
 static FH_COLD void delete_guarded(void *block, size_t size, size_t align, unsigned how)
 {
     const struct fh_call call = FH_CALL_HERE();
+    if ((how & (FH_HOW_FAMILY | FH_HOW_ALIGNED)) == FH_HOW_ARRAY && the_delete != own_delete) {
+        the_delete(block);
+        return;
+    }
     fh_guarded_free_as(block, size, align, how, &call);
 }
 
@@ -156,3 +178,7 @@ DELETE(_ZdlPvSt11align_val_tRKSt9nothrow_t, ONE, FH_HOW_ALIGNED, 0, align, , siz
        const void *nothrow)
 DELETE(_ZdaPvSt11align_val_tRKSt9nothrow_t, ARRAY, FH_HOW_ALIGNED, 0, align, , size_t align,
        const void *nothrow)
+
+/* The names by which this file knows its own. */
+__asm__(".globl fh_own_new\n\t.hidden fh_own_new\n\t.set fh_own_new, _Znwm\n\t"
+        ".globl fh_own_delete\n\t.hidden fh_own_delete\n\t.set fh_own_delete, _ZdlPv");

@@ -1,7 +1,7 @@
 /*
  * stack/objects: where an object that nobody allocated must end.
  *
- * For bounds checks of the library's functions (lib/debug). Two kinds of objects: those on a
+ * For bounds checks of the library's functions (lib/bounds). Two kinds of objects: those on a
  * thread's stack, whose end is bounded by what their function saved above them, and those of static
  * storage, whose size the module's symbol table knows. Both answers are about what can't be right,
  * never guesses: an object of which nothing is known has no bound. No lock, no allocation by malloc,

@@ -29,7 +29,7 @@ includes_of() (
             may["lib/store"] = "base os pages image"
             may["lib/watch"] = "base os pages stack scan"
             may["lib/guard"] = "base os pages stack scan heap"
-            may["lib/debug"] = "base os/sys.h guard heap stack"
+            may["lib/bounds"] = "base os/sys.h guard heap stack"
             may["lib/measure"] = "base os pages"
             everything = "base os pages stack scan heap place collect paging image share store watch guard measure"
             may["lib/record"] = "base os stack"
@@ -43,7 +43,8 @@ includes_of() (
             may["bench"] = ""
             may["bench/own"] = everything " tools tests" # measures a room from inside
             may["fuzz"] = everything " tests tools lab"
-            may["tests/unit"] = everything " debug preload record tests tools lab cli"
+            may["tests/unit"] = everything " bounds preload record tests tools lab cli"
+            may["tests/guard"] = ""
             may["tests/freestanding"] = "base"
             may["tests/aarch64"] = ""
             may["tests/system"] = ""      # plain programs, as a user writes them

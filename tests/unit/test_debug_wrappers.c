@@ -1,5 +1,5 @@
 /*
- * Each wrapper of lib/debug, twice: given an object that is just large enough it says nothing; given
+ * Each wrapper of lib/bounds, twice: given an object that is just large enough it says nothing; given
  * one that is a byte (or a wide character) less it reports an overflow of the right kind of access.
  *
  * A case is a row of CASES: a name, the access, and a call that needs all SIZE bytes of `o`, which
@@ -9,7 +9,7 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
-#include "debug/debug.h"
+#include "bounds/bounds.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -2,7 +2,7 @@
  * wcscpy and its kind: memory.c and string.c once more, for wide characters. Sizes are numbers of
  * characters in the C library's interface, and in bytes where they are checked.
  */
-#include "debug/debug.h"
+#include "bounds/bounds.h"
 
 enum { WIDE = sizeof(wchar_t) };
 

@@ -1,5 +1,5 @@
 /* Arrays that are sorted and searched, and functions that write a text somewhere. */
-#include "debug/debug.h"
+#include "bounds/bounds.h"
 
 enum { TIME_BYTES = 26 }; /* asctime_r, ctime_r: "Thu Jan  1 00:00:00 1970\n" */
 

@@ -4,8 +4,8 @@
  * Slow and short: they serve some dozens of calls. What the loops read and write is volatile, or
  * the compiler would see what they are and make calls of the same names out of them.
  */
-#ifndef FH_DEBUG_EARLY_H
-#define FH_DEBUG_EARLY_H
+#ifndef FH_BOUNDS_EARLY_H
+#define FH_BOUNDS_EARLY_H
 
 #include "base/core/macros.h"
 

@@ -22,7 +22,7 @@
  * inside malloc and in the child of a fork. What is remembered may be out of date when a module was
  * closed; so before anything is reported the question is asked anew.
  */
-#include "debug/debug.h"
+#include "bounds/bounds.h"
 
 #include "base/message.h"
 #include "stack/module.h"

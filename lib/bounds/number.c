@@ -2,7 +2,7 @@
  * strtol and its kind read what they convert, and one character more: the rest of the string is not
  * theirs, and may be long (numbers are read out of texts one after another).
  */
-#include "debug/debug.h"
+#include "bounds/bounds.h"
 
 #define NUMBER(type, name, shown, real, parameters, ...)                                           \
     FH_WRAP(type, name, parameters)                                                                \

@@ -8,8 +8,8 @@
  * Copies are made by memmove once the lengths are known: a string is walked no more often than by the C
  * library's own functions.
  */
-#include "debug/debug.h"
-#include "debug/early.h"
+#include "bounds/bounds.h"
+#include "bounds/early.h"
 
 /* ---- lengths ---------------------------------------------------------------------------------- */
 

@@ -17,7 +17,7 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
-#include "debug/debug.h"
+#include "bounds/bounds.h"
 
 #include "stack/stack.h"
 

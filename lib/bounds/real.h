@@ -5,8 +5,8 @@
  * table by which they are looked up. A function that this C library does not have stays NULL; nobody
  * calls our wrapper of it.
  */
-#ifndef FH_DEBUG_REAL_H
-#define FH_DEBUG_REAL_H
+#ifndef FH_BOUNDS_REAL_H
+#define FH_BOUNDS_REAL_H
 
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,5 +1,5 @@
 /* Reading and writing files: buffers of a given size, lines, strings. */
-#include "debug/debug.h"
+#include "bounds/bounds.h"
 
 /* Bytes of an array; more than there is stays more than there is. */
 static size_t bytes_of(size_t count, size_t size)

@@ -12,7 +12,7 @@
  * here (numbered arguments, conversions that a program has registered) ends the reading: what the
  * further arguments are can't be known then.
  */
-#include "debug/debug.h"
+#include "bounds/bounds.h"
 
 /* ---- a conversion ----------------------------------------------------------------------------- */
 

@@ -5,8 +5,8 @@
  * one name stands for both. Functions that stop at a byte they look for (memchr, memccpy) may be given
  * any size, so they are wrong only when the byte is not in the object.
  */
-#include "debug/debug.h"
-#include "debug/early.h"
+#include "bounds/bounds.h"
+#include "bounds/early.h"
 
 /* ---- copies ----------------------------------------------------------------------------------- */
 

@@ -11,7 +11,7 @@
 #include <sys/socket.h>
 #include <sys/uio.h>
 
-#include "debug/debug.h"
+#include "bounds/bounds.h"
 
 enum { VECTORS_MAX = 1024 }; /* more are EINVAL (UIO_MAXIOV) */
 

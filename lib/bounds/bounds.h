@@ -1,5 +1,5 @@
 /*
- * debug.h: what the wrappers of libfreehold-debug share.
+ * bounds.h: what the wrappers of libfreehold-debug share.
  *
  * A wrapper has the C library's name and type, asks check.c about the ranges that its contract
  * reads and writes, and calls the C library's function:
@@ -17,11 +17,11 @@
  * No file of this room includes string.h, stdio.h or their kind: their declarations would let the
  * compiler believe that a null pointer can't come in, and replace one function by another.
  */
-#ifndef FH_DEBUG_DEBUG_H
-#define FH_DEBUG_DEBUG_H
+#ifndef FH_BOUNDS_BOUNDS_H
+#define FH_BOUNDS_BOUNDS_H
 
 #include "base/core/bits.h"
-#include "debug/real.h"
+#include "bounds/real.h"
 #include "guard/guard.h"
 
 #include <stdatomic.h>
