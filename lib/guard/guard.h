@@ -115,6 +115,9 @@ bool fh_fence_wanted(struct fh_site *site, bool is_sample);
 struct fh_scan;
 void fh_fences_list(struct fh_scan *scan);
 void fh_fences_release_swept(const struct fh_scan *scan);
+/* Visits live blocks, of one thread (0: of all), until visit returns non-zero, and returns that. */
+int fh_fence_walk(int thread, int (*visit)(void *context, const struct fh_block *block),
+                  void *context);
 /* In the child of a fork, before anything else here. */
 void fh_fence_forked(void);
 

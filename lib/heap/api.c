@@ -549,7 +549,11 @@ int fh_heap_walk(struct fh_heap *heap, int (*visit)(void *context, const struct 
                  void *context)
 {
     struct walk_call call = {visit, context};
-    return for_heaps(heap, walk_one, &call);
+    int result = for_heaps(heap, walk_one, &call);
+    if (result != 0 || fh_root.mode == NULL || fh_root.mode->walk == NULL ||
+        (heap != NULL && (heap->modes & FH_HEAP_FIRST_CLASS) != 0))
+        return result;
+    return fh_root.mode->walk(heap != NULL ? heap->tid : 0, visit, context);
 }
 
 static int measure_block(void *context, const struct fh_block *block)
