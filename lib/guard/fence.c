@@ -915,6 +915,28 @@ bool fh_fence_extent(const void *address, struct fh_extent *out)
     return true;
 }
 
+static bool is_of(const struct view *view, int thread)
+{
+    return block_state(view->turn) == FH_BLOCK_LIVE &&
+           (thread == 0 || view->record.alloc_thread == thread);
+}
+
+int fh_fence_walk_heap(int thread, int (*visit)(void *context, const struct fh_block *block),
+                       void *context)
+{
+    int result = 0;
+    for (struct chunk *chunk = fence.chunks;
+         chunk < fence.chunks + CHUNKS_MAX && has_slots(chunk) && result == 0; chunk++)
+        for (uint32_t i = 0; i < slots_in_chunk(chunk->class_index) && result == 0; i++) {
+            struct view view = view_of(id_of(chunk, i));
+            const struct record *record = &view.record;
+            if (is_of(&view, thread))
+                result = visit(
+                    context, &(struct fh_block){(void *)record->address, record->requested, true});
+        }
+    return result;
+}
+
 /* ---- free ------------------------------------------------------------------------------------ */
 
 static void report_invalid(void *address, const struct fh_guard_block *block, unsigned how,

@@ -124,6 +124,9 @@ void fh_fences_list(struct fh_scan *scan);
 size_t fh_fences_release_swept(const struct fh_scan *scan);
 /* Bytes that a slot counts for while it waits: what is known of it, and its entries in the kernel's tables. */
 #define FH_FENCE_SWEPT 256u
+/* The same as the heap's walk shows them, of one thread (0: of all), until visit returns non-zero, and returns that. */
+int fh_fence_walk_heap(int thread, int (*visit)(void *context, const struct fh_block *block),
+                       void *context);
 /* In the child of a fork, before anything else here. */
 void fh_fence_forked(void);
 

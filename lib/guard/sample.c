@@ -117,6 +117,7 @@ const struct fh_mode *fh_sample_mode(void)
         .usable = fh_guard_usable,
         .finish = sample_finish,
         .count = count_nothing,
+        .walk = fh_fence_walk_heap,
         .forked = fh_fence_forked,
     };
     if (fh_guard_settings.guard == 0)

@@ -545,11 +545,23 @@ static int walk_one(struct fh_heap *heap, void *context)
     return walk_heap(heap, call->visit, call->context);
 }
 
+/* Blocks that a thread got in place of one of its heap's. */
+static int walk_sampled(struct fh_heap *heap, int (*visit)(void *, const struct fh_block *),
+                        void *context)
+{
+    const struct fh_mode *mode = fh_root.mode;
+    if (mode == NULL || mode->walk == NULL ||
+        (heap != NULL && (heap->modes & FH_HEAP_FIRST_CLASS) != 0))
+        return 0;
+    return mode->walk(heap != NULL ? heap->tid : 0, visit, context);
+}
+
 int fh_heap_walk(struct fh_heap *heap, int (*visit)(void *context, const struct fh_block *block),
                  void *context)
 {
     struct walk_call call = {visit, context};
-    return for_heaps(heap, walk_one, &call);
+    int result = for_heaps(heap, walk_one, &call);
+    return result != 0 ? result : walk_sampled(heap, visit, context);
 }
 
 static int measure_block(void *context, const struct fh_block *block)
@@ -591,7 +603,8 @@ int fh_heap_measure(struct fh_heap *heap, struct fh_measure *out)
     if (out->size != sizeof *out)
         return -EINVAL;
     *out = (struct fh_measure){.size = sizeof *out};
-    return for_heaps(heap, measure_one, out);
+    int result = for_heaps(heap, measure_one, out);
+    return result != 0 ? result : walk_sampled(heap, measure_block, out);
 }
 
 static int check_run(struct fh_heap *heap, struct fh_run *run)
@@ -688,6 +701,10 @@ static bool op_resize_in_place(void *self, void *block, size_t old_size, size_t 
 static size_t given_alignment(const void *block)
 {
     const struct fh_run *run = fh_block_run(block, NULL);
+    if (run == NULL && fh_is_modes(block)) { /* aligned as a block of the heap's of its size is */
+        size_t size = fh_usable_size(block);
+        return fh_min(fh_max(size & (~size + 1), FH_ALIGN_DEFAULT), FH_CLASS_ONE_MAX);
+    }
     if (run == NULL)
         return FH_ALIGN_DEFAULT;
     if (run->kind == FH_RUN_LARGE)
@@ -703,7 +720,8 @@ static void *op_resize(void *self, void *block, size_t old_size, size_t new_size
         errno = EINVAL;
         return NULL;
     }
-    if (block != NULL && fh_block_run(block, NULL) == NULL && !fh_emergency_owns(block)) {
+    if (block != NULL && fh_block_run(block, NULL) == NULL && !fh_emergency_owns(block) &&
+        !fh_is_modes(block)) {
         (void)fh_usable_size(block); /* reports it */
         errno = EINVAL;
         return NULL;

@@ -15,6 +15,7 @@
 #define FH_HEAP_MODE_H
 
 #include "base/core/macros.h"
+#include "freehold/allocator.h"
 
 /* By which function a block is asked for, or given back. */
 enum fh_how {
@@ -69,6 +70,9 @@ struct fh_mode {
     void (*finish)(void);
     /* Blocks handed out and freed so far, by class (FH_CLASS_LARGE last), added to the arrays. */
     void (*count)(uint64_t *allocs, uint64_t *frees);
+    /* Sampled blocks that live, of the thread with this number (0: of all); as fh_heap_walk. NULL: there are none. */
+    int (*walk)(int thread, int (*visit)(void *context, const struct fh_block *block),
+                void *context);
     /* In the child of a fork, when all locks are free again. */
     void (*forked)(void);
 };
