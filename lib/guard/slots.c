@@ -1,41 +1,37 @@
 /*
  * Slots: guarded blocks of the heap's size classes.
  *
- * A run (pages/run.h, kind GUARDED) is cut into slots of one size. What is known of them lies out
- * of line, in the run's *slab*: for each slot a word (state, family, alignment, how much of it was
- * not asked for, the sites that allocated and freed it) and a bit that says that it is free.
- * Nothing is kept in a free slot, so nothing that a program writes there leads us astray.
+ * A run (pages/run.h, kind GUARDED) is cut into slots of one size. What is known of them lies out of line, in the run's
+ * *slab*: for each slot a word (state, family, alignment, how much of it was not asked for, the sites that allocated
+ * and freed it) and a bit that says that it is free. Nothing is kept in a free slot, so nothing that a program
+ * writes there leads us astray.
  *
- *     run    | slot 0 | slot 1 | …                          slab   | free bits | word 0 | word 1 |
- *     …
+ *     run    | slot 0 | slot 1 | …                          slab   | free bits | word 0 | word 1 | …
  *            | requested … | canary, at least 8 bytes |
  *
  * A slot's way:
  *
  *     FREE, bit set, in its run  --refill-->  FREE, at hand of a thread  --alloc-->  LIVE
  *       ^                                          ^                                   | free
- *       +---------- too many at hand --------------+----- the budget is used up --- WAITING
- *       (quarantine)
+ *       +---------- too many at hand --------------+----- the budget is used up --- WAITING (quarantine)
  *
- * With uaf=sweep a freed slot is SWEPT in place of WAITING, and comes back to its run's free bits
- * when a sweep (sweep.c) has found that nothing points to it.
+ * With uaf=sweep a freed slot is SWEPT in place of WAITING, and comes back to its run's free bits when a sweep
+ * (sweep.c) has found that nothing points to it.
  *
- * Checks. free: does the address begin a slot, is it LIVE (else double-free: it can't be missed,
- * the word is out of the program's reach), do family, size and alignment agree, is the canary
- * whole. alloc: is the slot as free left it (zero in hardened mode, a pattern in debug mode), else
- * somebody wrote to it after the free. Both again, where neither comes, in small steps at the
- * heartbeat of debug mode (fh_slots_inspect) and at the end of the process.
+ * Checks. free: does the address begin a slot, is it LIVE (else double-free: it can't be missed, the word is out of
+ * the program's reach), do family, size and alignment agree, is the canary whole. alloc: is the slot as free left
+ * it (zero in hardened mode, a pattern in debug mode), else somebody wrote to it after the free. Both again, where
+ * neither comes, in small steps at the heartbeat of debug mode (fh_slots_inspect) and at the end of the process.
  *
- * Randomness. A refill takes free slots of a run from a random place on; an allocation takes one
- * of those at hand at random. Runs come from the page pool, whose window begins at a random place.
+ * Randomness. A refill takes free slots of a run from a random place on; an allocation takes one of those at hand at
+ * random. Runs come from the page pool, whose window begins at a random place.
  *
- * Locks. A class's lock guards its lists and the bits of its runs; at hand and quarantine are the
- * thread's own. A LIVE slot's word belongs to whoever holds the block. Two threads that free one
- * block at the same moment both see LIVE: then it waits twice, and the second one to leave the
- * quarantine finds that it does not wait any more.
+ * Locks. A class's lock guards its lists and the bits of its runs; at hand and quarantine are the thread's own. A
+ * LIVE slot's word belongs to whoever holds the block. Two threads that free one block at the same moment both see LIVE:
+ * then it waits twice, and the second one to leave the quarantine finds that it does not wait any more.
  *
- * Following: hardened_malloc (out-of-line slabs, canaries, zeroing), Bonwick and Adams 2001
- * (magazines), Novark and Berger, "DieHarder", CCS 2010 (random placement, delayed reuse).
+ * Following: hardened_malloc (out-of-line slabs, canaries, zeroing), Bonwick and Adams 2001 (magazines), Novark
+ * and Berger, "DieHarder", CCS 2010 (random placement, delayed reuse).
  */
 #include "base/lock.h"
 #include "freehold/misuse.h"
@@ -298,8 +294,7 @@ static void take_bits(struct fh_at_hand *hand, struct fh_run *run, uint32_t want
 
 static void inspect_some(struct fh_guard_thread *mine);
 
-/* What is known of a run agrees with itself; out of a program's reach, but not out of the reach
- * of every bug. */
+/* What is known of a run agrees with itself; a program can't reach it, but a bug might. */
 static bool is_sound(const struct fh_run *run)
 {
     const struct slab *slab = slab_of(run);
@@ -369,7 +364,7 @@ static FH_NOINLINE void flush(struct fh_at_hand *hand, unsigned class_index)
     fh_lock_release(&class->lock);
 }
 
-/* ---- what a report says of a slot ----------------------------------------------------- */
+/* ---- what a report says of a slot ------------------------------------------------------------- */
 
 static void describe(const struct fh_run *run, uint32_t index, struct fh_guard_block *out)
 {
@@ -474,7 +469,7 @@ static FH_COLD void report_canary(const struct fh_run *run, uint32_t index, uint
     report_damage(run, index, low, high, expected, call, function);
 }
 
-/* ---- the fill of free slots ----------------------------------------------------------- */
+/* ---- the fill of free slots -------------------------------------------------------------------- */
 
 static uint64_t fill_of_freed(const struct slot *slot)
 {
@@ -489,8 +484,7 @@ static void fill_words(void *block, size_t size, uint64_t word)
     memcpy((char *)block + size / 8 * 8, &word, size & 7);
 }
 
-/* Whether the first `size` bytes (a multiple of 8) are as the free left them; else where they
- * are not. */
+/* Whether the first `size` bytes (a multiple of 8) are as the free left them; else where they are not. */
 static bool is_untouched(const void *block, size_t size, uint64_t word, uintptr_t *low,
                          uintptr_t *high)
 {
@@ -520,7 +514,7 @@ static FH_COLD void report_touched(const struct fh_run *run, uint32_t index, uin
     report_damage(run, index, low, high, expected, NULL, NULL);
 }
 
-/* ---- allocation ----------------------------------------------------------------------- */
+/* ---- allocation -------------------------------------------------------------------------------- */
 
 static size_t checked_bytes(const struct fh_run *run)
 {
@@ -575,7 +569,7 @@ void *fh_slot_alloc(struct fh_guard_thread *mine, size_t size, size_t align, uns
     return block;
 }
 
-/* ---- free ----------------------------------------------------------------------------- */
+/* ---- free -------------------------------------------------------------------------------------- */
 
 static FH_COLD void report_free(const char *kind, const struct fh_guard_block *block,
                                 const void *address, size_t size, const struct fh_call *call,
@@ -737,7 +731,7 @@ bool fh_slot_resize(struct fh_run *run, void *block, size_t size)
     return true;
 }
 
-/* ---- inspection ----------------------------------------------------------------------- */
+/* ---- inspection -------------------------------------------------------------------------------- */
 
 /* Lock held: the run stays. Other threads may be in the middle of an allocation or a free; what they change
  * meanwhile is looked at twice before it is told. */
@@ -815,7 +809,7 @@ static void inspect_some(struct fh_guard_thread *mine)
         fh_slots_inspect(1);
 }
 
-/* ---- the sweep ------------------------------------------------------------------------ */
+/* ---- the sweep ----------------------------------------------------------------------------------- */
 
 /* Of up to 64 slots: which are in this state. */
 static uint64_t bits_in_state(const struct slab *slab, uint32_t first, enum state state)
@@ -880,7 +874,7 @@ size_t fh_slots_release_swept(const struct fh_scan *scan)
     return bytes;
 }
 
-/* ---- all of them ---------------------------------------------------------------------- */
+/* ---- all of them ------------------------------------------------------------------------------- */
 
 int fh_slots_walk(int (*visit)(void *context, const struct fh_guard_block *block), void *context,
                   bool is_all)
