@@ -298,7 +298,7 @@ static void take_bits(struct fh_at_hand *hand, struct fh_run *run, uint32_t want
 
 static void inspect_some(struct fh_guard_thread *mine);
 
-/* What is known of a run agrees with itself; out of a program's reach, but not out of the reach of every bug. */
+/* What is known of a run agrees with itself; a program can't reach it, but a bug might. */
 static bool is_sound(const struct fh_run *run)
 {
     const struct slab *slab = slab_of(run);

@@ -23,9 +23,9 @@
  * --jobs at a time; a program that takes longer than --limit seconds is killed and counts as
  * missed.
  *
- * --floor FILE compares with what is expected, lines of `COLUMN KIND message% right% safe% lines%`, and
- * fails when one falls below; --write-floor FILE writes it. Status: 0; 1 a false alarm, or below
- * the floor; 2 usage.
+ * --floor FILE compares with what is expected, lines of `COLUMN KIND message% right% safe%
+ * lines%`, and fails when one falls below; --write-floor FILE writes it. Status: 0; 1 a false
+ * alarm, or below the floor; 2 usage.
  */
 #define _GNU_SOURCE
 #include <ctype.h>
@@ -771,7 +771,8 @@ static void write_floor(void)
     fclose(file);
 }
 
-/* Of a sample, chance may miss twice as many and one more; what is always caught is caught there too. */
+/* Of a sample, chance may miss twice as many and one more; what is always caught is caught there
+ * too. */
 static unsigned allowed_misses(unsigned whole, unsigned least)
 {
     unsigned misses_of_all = (whole * (100 - least) + 99) / 100;
