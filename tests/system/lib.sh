@@ -63,6 +63,10 @@ under=(env)
 [[ -z $FREEHOLD_LIB ]] || under=(env LD_PRELOAD="$(preloaded)")
 [[ -z ${FREEHOLD_MODE-} ]] || under+=(FREEHOLD="$FREEHOLD_MODE")
 
+# Seconds that a real program may take; in the modes it may take longer.
+patience=60
+[[ -z ${FREEHOLD_MODE-} ]] || patience=200
+
 status_in_words() {
     case $1 in
     124 | 142) echo "hung: ended by its time limit" ;;

@@ -20,7 +20,7 @@ same() {
         [[ $run == without ]] || prefix=("${under[@]}")
         rm -rf "$work/directory"
         mkdir "$work/directory"
-        (cd "$work/directory" && exec timeout 60 "${prefix[@]}" "$@") >"$work/$run" 2>&1 </dev/null || status=$?
+        (cd "$work/directory" && exec timeout $patience "${prefix[@]}" "$@") >"$work/$run" 2>&1 </dev/null || status=$?
         printf '\n%s\n' "$(status_in_words $status)" >>"$work/$run"
         cat "$work/directory/result" >>"$work/$run" 2>/dev/null || true
     done

@@ -4,8 +4,6 @@
 . "$(dirname "$0")/lib.sh"
 
 export HOME=$work
-patience=60 # seconds; the modes may take longer
-[[ -z ${FREEHOLD_MODE-} ]] || patience=200
 python=/usr/bin/python3
 [[ -x $python ]] || python=python3
 
