@@ -10,7 +10,7 @@
  *
  * Guards are system calls (some 2 µs each) and give memory back that the kernel must clear again. A program that
  * takes and frees large blocks all the time gets only so many by the budget (budget.c): then the block lies in
- * its run without guards, is checked by its canary, and is cleared when it is freed.
+ * its run without guards, is checked by its canary, is cleared when it is freed, and waits as OPEN_BYTES allow.
  *
  * With uaf=sweep every freed run is closed, budget or not, and waits until a sweep finds that nothing points to its
  * block (sweep.c).
@@ -28,6 +28,7 @@
 #include <string.h>
 
 #define WAIT_BYTES ((size_t)1 << 30)
+#define OPEN_BYTES ((size_t)2 << 20)
 enum { WAIT_MOST = 64, NEAR = 64, GUARD_NS = 2500, PAGE_NS = 300, CLOSED_SHARE = 16 };
 
 struct wide {
@@ -51,6 +52,7 @@ static struct {
     struct wide *all, *spare;
     struct wide *waiting_first, *waiting_last;
     size_t waiting_count, waiting_bytes;
+    size_t waiting_open; /* bytes of those that keep their memory */
 } wides;
 
 #define PAGES (&fh_pages_main)
@@ -288,13 +290,16 @@ static struct wide *pop_waiting(void)
 {
     struct wide *wide = wides.waiting_first;
     if (wide == NULL || fh_guard_settings.is_sweeping ||
-        (wides.waiting_count <= WAIT_MOST && wides.waiting_bytes <= WAIT_BYTES))
+        (wides.waiting_count <= WAIT_MOST && wides.waiting_bytes <= WAIT_BYTES &&
+         wides.waiting_open <= OPEN_BYTES))
         return NULL;
     wides.waiting_first = wide->next_waiting;
     if (wides.waiting_first == NULL)
         wides.waiting_last = NULL;
+    const size_t bytes = run_end(wide->run) - wide->run->base;
     wides.waiting_count--;
-    wides.waiting_bytes -= run_end(wide->run) - wide->run->base;
+    wides.waiting_bytes -= bytes;
+    wides.waiting_open -= wide->is_guarded ? 0 : bytes;
     unlink_wide(wide);
     return wide;
 }
@@ -309,8 +314,10 @@ static void wait(struct wide *wide)
     else
         wides.waiting_first = wide;
     wides.waiting_last = wide;
+    const size_t bytes = run_end(wide->run) - wide->run->base;
     wides.waiting_count++;
-    wides.waiting_bytes += run_end(wide->run) - wide->run->base;
+    wides.waiting_bytes += bytes;
+    wides.waiting_open += wide->is_guarded ? 0 : bytes;
     while ((gone = pop_waiting()) != NULL) {
         fh_lock_release(&wides.lock);
         give_back(gone);
@@ -401,10 +408,7 @@ void fh_wide_free(struct fh_guard_thread *mine, struct fh_run *run, void *block,
             return;
         wide->is_guarded = false;
     }
-    fh_lock_acquire(&wides.lock);
-    unlink_wide(wide);
-    fh_lock_release(&wides.lock);
-    give_back(wide);
+    wait(wide);
 }
 
 bool fh_wide_resize(struct fh_run *run, void *block, size_t size)
