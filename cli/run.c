@@ -475,7 +475,7 @@ static int run_attended(struct request *request, const char *path)
 
 /* Debug mode's checked wrappers of memcpy and its kind stand before malloc. Without them the
  * mode finds less, and works. */
-static bool preload_checks(const struct request *request)
+static bool preload_checks(struct request *request)
 {
     char mode[16];
     char library[PATH_MAX];
@@ -486,7 +486,7 @@ static bool preload_checks(const struct request *request)
         cli_complain(
             "libfreehold-debug.so is not there; what memcpy, strcpy, read and their kind do "
             "is not checked");
-        return true;
+        return settings_add(&request->settings, "wrappers", "off"); /* said once is enough */
     }
     return library_preload(library);
 }

@@ -69,7 +69,7 @@ __attribute__((constructor)) static void begin(void)
     int mode = FH_DEBUG_OFF;
     resolve();
     free(malloc(1)); /* the heap reads its settings at the first call */
-    if (fh_guard_settings.mode == FH_MODE_DEBUG)
+    if (fh_guard_settings.mode == FH_MODE_DEBUG && fh_guard_settings.has_wrappers)
         mode = FH_DEBUG_ON;
     atomic_store_explicit(&fh_debug_state, mode, memory_order_release);
 }

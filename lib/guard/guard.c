@@ -487,7 +487,7 @@ const struct fh_mode *fh_mode_start(void)
                       s->guard == 1;
     if (!mode.is_guarded)
         return fh_sample_mode();
-    if (s->mode == FH_MODE_DEBUG && &fh_debug_is_loaded == NULL)
+    if (s->mode == FH_MODE_DEBUG && s->has_wrappers && &fh_debug_is_loaded == NULL)
         fh_message(
             "mode=debug: libfreehold-debug is not preloaded; what memcpy, strcpy, read and their "
             "kind do is not checked (freehold run preloads it)");

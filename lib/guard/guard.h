@@ -36,6 +36,7 @@ struct fh_guard_settings {
     bool is_sweeping;  /* uaf=sweep: see sweep.c */
     bool has_stacks;   /* each call's whole stack is kept, not only those of new sites */
     size_t limit;      /* bytes; 0: none (pressure.c) */
+    bool has_wrappers; /* wrappers=on: libfreehold-debug checks, and its absence is told */
     bool is_failing;   /* pressure.c has failures to make */
 };
 #define FH_GUARD_DEFAULT ((size_t)8 << 20)

@@ -17,7 +17,7 @@ enum {
     QUARANTINE_DEBUG = 16 << 20,
 };
 
-struct fh_guard_settings fh_guard_settings = {.guard = FH_GUARD_DEFAULT};
+struct fh_guard_settings fh_guard_settings = {.guard = FH_GUARD_DEFAULT, .has_wrappers = true};
 
 static bool is_quarantine_given;
 
@@ -109,6 +109,19 @@ static size_t get_uaf(char *text, size_t size)
     return fh_format(text, size, "%s", fh_guard_settings.is_sweeping ? "sweep" : "quarantine");
 }
 
+static int set_wrappers(const char *value)
+{
+    if (strcmp(value, "on") != 0 && strcmp(value, "off") != 0)
+        return -EINVAL;
+    fh_guard_settings.has_wrappers = value[1] == 'n';
+    return 0;
+}
+
+static size_t get_wrappers(char *text, size_t size)
+{
+    return fh_format(text, size, "%s", fh_guard_settings.has_wrappers ? "on" : "off");
+}
+
 static char report_path[512], suppress_path[512];
 
 /* A path that is kept as it was given, when it could be used. */
@@ -151,6 +164,7 @@ static const struct setting {
     {"guard", set_guard, get_guard},
     {"quarantine", set_quarantine, get_quarantine},
     {"uaf", set_uaf, get_uaf},
+    {"wrappers", set_wrappers, get_wrappers},
     {"report", set_report, get_report},
     {"suppress", set_suppress, get_suppress},
 };

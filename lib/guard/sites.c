@@ -170,6 +170,7 @@ static FH_NOINLINE struct fh_site *walk(struct fh_guard_thread *mine, const stru
     const struct fh_pc_site *known = site_by_pc(mine, call->pc);
     if (known->pc == call->pc && !may_walk(mine))
         return known->site;
+    fh_executable_stack_look(call->pc);
     uintptr_t frames[FRAMES_DEBUG];
     const size_t most = fh_guard_settings.has_stacks ? FRAMES_DEBUG : FRAMES_HARDENED;
     const size_t count =

@@ -9,6 +9,7 @@ handlers=$(program fault_handlers)
 # ends STATUS CLAIM SETTINGS PROGRAM…: it does so under the settings; its output is in $work/out, its errors in $work/errors.
 ends() {
     local expected=$1 claim=$2 settings=$3 status=0
+    [[ $settings != mode=debug* ]] || settings+=,wrappers=off
     shift 3
     claims=$((claims + 1))
     { (ulimit -c 0; FREEHOLD=$settings exec timeout 60 "${under[@]}" "$@" >"$work/out" 2>"$work/errors" </dev/null); } 2>/dev/null ||

@@ -29,7 +29,7 @@ for case in global thread-local stack heap next inside large realloc twice threa
     ends 0 "$swept" "$case"
 done
 ends 0 mode=hardened,uaf=sweep,on_error=continue large
-ends 0 mode=debug,uaf=sweep,guard=off,on_error=continue global
+ends 0 mode=debug,wrappers=off,uaf=sweep,guard=off,on_error=continue global
 ends 0 uaf=sweep,guard=off,on_error=continue global
 
 for case in reuse reuse-large good fork; do
