@@ -73,7 +73,7 @@ holds "no message of thousands is lost" bash -c 'test "$(grep -c "WARNING: inval
 
 # A process that is killed in the middle: what it said is there, in whole lines, and the command ends.
 for delay in 0.01 0.02 0.03 0.05; do
-    run 137 --mode hardened --on-foreign warn -- bash -c '"$1" often often often often often often often often & sleep '$delay'; kill -9 $! $$' - "$reporter"
+    run 137 --mode hardened --on-foreign warn -- bash -c '"$1" often often often often often often often often & sleep '$delay'; kill -9 $! $$ 2>/dev/null' - "$reporter"
     holds "a process killed after $delay s leaves whole lines" bash -c '! grep -v "^freehold: WARNING: .*; ignored$" err'
 done
 
