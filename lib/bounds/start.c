@@ -22,6 +22,7 @@
 #include "stack/stack.h"
 
 #include <dlfcn.h>
+#include <gnu/libc-version.h>
 #include <stdlib.h>
 
 /* libfreehold says that our checks are absent when it does not find this. */
@@ -42,12 +43,28 @@ static const struct {
 } functions[] = {FH_REAL_ALL(ROW)};
 #undef ROW
 
+/*
+ * dlsym allocates when it does not find a name, and a program that brings its own malloc may call us from inside of it: so
+ * only what this C library has is asked for. glibc 2.38 brought C23's scanf and strtol.
+ */
+static bool is_known(const char *name)
+{
+    const char *version = gnu_get_libc_version(); /* "2.36" */
+    unsigned minor = 0;
+    for (size_t i = 2; version[i] >= '0' && version[i] <= '9'; i++)
+        minor = minor * 10 + (unsigned)(version[i] - '0');
+    const bool is_23 = name[0] == '_' && name[2] == 'i' && name[6] == '2'; /* __isoc23_… */
+    return minor >= 38 || !is_23;
+}
+
 static void resolve(void)
 {
     if (atomic_load_explicit(&is_resolved, memory_order_acquire)) /* pairs with the store below */
         return;
     for (size_t i = 0; i < FH_ARRAY_LEN(functions); i++)
-        *(void **)((char *)&fh_real + functions[i].offset) = dlsym(RTLD_NEXT, functions[i].name);
+        if (is_known(functions[i].name))
+            *(void **)((char *)&fh_real + functions[i].offset) =
+                dlsym(RTLD_NEXT, functions[i].name);
     dlerror(); /* the program shall not find what was not found here */
     atomic_store_explicit(&is_resolved, true, memory_order_release);
 }
