@@ -24,8 +24,11 @@
  * somebody wrote to it after the free. Both again, where neither comes, in small steps at the
  * heartbeat of debug mode (fh_slots_inspect) and at the end of the process.
  *
- * Randomness. A refill takes free slots of a run from a random place on; an allocation takes one of
- * those at hand at random. Runs come from the page pool, whose window begins at a random place.
+ * Randomness. A refill takes free slots of a run, neighbours from a random place on, and they are
+ * handed out in the order of their addresses; later come those that waited in quarantine. Runs come
+ * from the page pool, whose window begins at a random place. (A random pick for each allocation
+ * scatters what a program makes together and goes through together: Python's collector took twice
+ * the time.)
  *
  * Locks. A class's lock guards its lists and the bits of its runs; at hand and quarantine are the thread's own. A
  * LIVE slot's word belongs to whoever holds the block. Two threads that free one block at the same moment both see LIVE:
@@ -280,20 +283,26 @@ static void take_bits(struct fh_at_hand *hand, struct fh_run *run, uint32_t want
                       struct fh_random *random)
 {
     struct slab *slab = slab_of(run);
-    const uint32_t words = (slab->opened + 63) / 64;
-    uint32_t word = fh_random_below(random, words);
-    for (uint32_t n = 0; n < words && want > 0; n++, word = word + 1 < words ? word + 1 : 0)
-        while (slab->free_bits[word] != 0 && want > 0) {
-            const uint64_t all = slab->free_bits[word];
-            /* From a random bit on, around the end. */
-            const unsigned turn = (unsigned)(fh_random_next(random) >> 58);
-            const uint64_t turned = turn == 0 ? all : all >> turn | all << (64 - turn);
-            const unsigned bit = ((unsigned)__builtin_ctzll(turned) + turn) & 63;
+    const uint32_t words = (slab->opened + 63) / 64, before = hand->count;
+    const uint64_t draw = fh_random_next(random);
+    uint32_t word = (uint32_t)((draw >> 32) * words >> 32);
+    const unsigned turn = (unsigned)draw & 63; /* where the first word is entered */
+    uint64_t allowed = ~(uint64_t)0 << turn;
+    for (uint32_t n = 0; n <= words && want > 0; n++, word = word + 1 < words ? word + 1 : 0) {
+        for (uint64_t bits = slab->free_bits[word] & allowed; bits != 0 && want > 0; want--) {
+            const unsigned bit = (unsigned)__builtin_ctzll(bits);
+            bits &= bits - 1;
             slab->free_bits[word] &= ~((uint64_t)1 << bit);
             slab->free_count--;
-            want--;
             hand->slots[hand->count++] = slot_at(run, word * 64 + bit);
         }
+        allowed = ~(uint64_t)0;
+    }
+    for (uint32_t low = before, high = hand->count; low + 1 < high; low++, high--) {
+        void *other = hand->slots[low]; /* the last is the first that is handed out */
+        hand->slots[low] = hand->slots[high - 1];
+        hand->slots[high - 1] = other;
+    }
 }
 
 static void inspect_some(struct fh_guard_thread *mine);
@@ -593,7 +602,7 @@ FH_INLINE void *pick(struct fh_guard_thread *mine, unsigned class_index)
     struct fh_at_hand *hand = &mine->at_hand[class_index];
     if (FH_UNLIKELY(hand->count == 0) && !refill(mine, class_index))
         return NULL;
-    const uint32_t at = fh_random_below(&mine->random, hand->count);
+    const uint32_t at = hand->count - 1;
     void *block = hand->slots[at];
     hand->slots[at] = hand->slots[--hand->count];
     return block;
