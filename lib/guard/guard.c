@@ -279,8 +279,10 @@ static void *plain_alloc(size_t size, size_t align, unsigned how, const struct f
     if (FH_UNLIKELY(mine == NULL))
         return NULL;
     struct fh_site *site = fh_site_quick(mine, call);
-    if (FH_UNLIKELY(size > FH_CLASS_STEP_MAX - 8 || align != 0 || site == NULL))
+    if (FH_UNLIKELY(size > FH_CLASS_STEP_MAX - 8 || align != 0))
         return alloc_at(mine, size, align, how, site);
+    if (FH_UNLIKELY(site == NULL))
+        return fh_slot_alloc_plain(mine, size, how, 0);
     const bool is_sample = is_due(mine, size);
     if (count_alloc(site) || FH_UNLIKELY(is_sample)) {
         void *block = alloc_fenced(mine, size, align, how, site, is_sample);

@@ -14,7 +14,7 @@
 
 enum {
     QUARANTINE_HARDENED = 128 << 10, /* a thread; see quarantine.c */
-    QUARANTINE_DEBUG = 16 << 20,
+    QUARANTINE_DEBUG = 4 << 20,
 };
 
 struct fh_guard_settings fh_guard_settings = {.guard = FH_GUARD_DEFAULT, .has_wrappers = true};

@@ -29,6 +29,7 @@ struct fh_quarantine {
 };
 
 #define FH_RECENT_BITS 8u
+#define FH_PC_BITS     10u
 
 /* Whose stack it is, as far as `word` at sp + offset says; not in debug mode. */
 struct fh_recent_site {
@@ -51,7 +52,7 @@ struct fh_guard_thread {
     struct fh_random random;
     struct fh_quarantine quarantine;
     struct fh_recent_site recent[1 << FH_RECENT_BITS];
-    struct fh_pc_site by_pc[1 << FH_RECENT_BITS];
+    struct fh_pc_site by_pc[1 << FH_PC_BITS];
     uint64_t walks_ns;          /* when `walks_left` was filled last */
     uint32_t walks_left, pause; /* walks; calls until the clock is asked again */
     struct fh_known known;
