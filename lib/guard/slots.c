@@ -616,6 +616,18 @@ static FH_COLD void report_twice(const struct fh_run *run, uint32_t index)
                 "two threads freed the block at the same moment");
 }
 
+/* What was at hand, or in quarantine, is no slot of its class. */
+static FH_COLD void report_stray(const void *address)
+{
+    const struct fh_error error = {
+        .kind = "heap-corruption",
+        .address = (uintptr_t)address,
+        .function = "malloc",
+        .detail = "the allocator's list of free slots was overwritten",
+    };
+    fh_error(&error);
+}
+
 /* `is_plain` is a constant where this is used: what the mode can't ask for is not there. */
 FH_INLINE void *alloc_slot(struct fh_guard_thread *mine, unsigned class_index, size_t size,
                            size_t align, unsigned how, uint32_t site, bool is_plain)
@@ -625,7 +637,13 @@ FH_INLINE void *alloc_slot(struct fh_guard_thread *mine, unsigned class_index, s
         return NULL;
     const struct fh_run *run = run_of(block);
     struct slab *slab = slab_of(run);
-    const uint32_t index = index_of(run, (uintptr_t)block - run->base);
+    const size_t offset = (uintptr_t)block - run->base;
+    const uint32_t index = index_of(run, offset);
+    if (FH_UNLIKELY(run->kind != FH_RUN_GUARDED || run->class_index != class_index ||
+                    (size_t)index * run->block_size != offset || index >= slab->opened)) {
+        report_stray(block);
+        return alloc_slot_again(mine, size, align, how, site);
+    }
     struct slot *slot = &slab->slots[index];
     const struct slot before = *slot;
     uintptr_t low = 0, high = 0;

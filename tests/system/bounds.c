@@ -270,7 +270,7 @@ struct flexible {
     char text[];
 };
 
-static struct flexible made_by_the_compiler = {5, "hello"};
+static struct flexible made_by_the_compiler = {5, {"hello"}};
 
 static void uses_flexible_arrays(void)
 {

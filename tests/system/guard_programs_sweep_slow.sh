@@ -3,7 +3,7 @@
 . "$(dirname "$0")/lib.sh"
 is_freehold || exit 77
 export FREEHOLD_MODE=mode=hardened,uaf=sweep
-for script in programs programs_slow; do
+for script in programs; do
     LIMIT=500 passes "the real programs of $script.sh to run clean with $FREEHOLD_MODE" \
         bash "$SOURCE_DIR/tests/system/$script.sh"
 done
