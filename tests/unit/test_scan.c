@@ -212,18 +212,30 @@ static void test_the_stack_reaches_its_block(void **state)
     free_hidden(hidden);
 }
 
+/* Word `index` of one block points to another; nothing of it stays on the stack. */
+static FH_NOINLINE void write_link(uintptr_t from, size_t index, uintptr_t to)
+{
+    ((uintptr_t *)shown(from))[index] = to != 0 ? shown(to) : 0;
+}
+
+static FH_NOINLINE void link_hidden(uintptr_t from, size_t index, uintptr_t to)
+{
+    write_link(from, index, to);
+    scrub_stack();
+}
+
 /* ---- blocks that point to blocks ----------------------------------------------------------------------- */
 
 static void test_a_chain_is_followed(void **state)
 {
     (void)state;
     uintptr_t last = hide_new(64), middle = hide_new(40000), first = hide_new(200000);
-    ((uintptr_t *)shown(first))[20000] = shown(middle);
-    ((uintptr_t *)shown(middle))[4000] = shown(last);
+    link_hidden(first, 20000, middle);
+    link_hidden(middle, 4000, last);
     assert_false(is_reached_with(&everything, last));
     a_global = shown(first);
     assert_true(is_reached_with(&everything, last));
-    ((uintptr_t *)shown(middle))[4000] = 0;
+    link_hidden(middle, 4000, 0);
     assert_false(is_reached_with(&everything, last));
     a_global = 0;
     free_hidden(first);
