@@ -22,7 +22,6 @@
 #include "stack/stack.h"
 
 #include <dlfcn.h>
-#include <gnu/libc-version.h>
 #include <stdlib.h>
 
 /* libfreehold says that our checks are absent when it does not find this. */
@@ -47,6 +46,8 @@ static const struct {
  * dlsym allocates when it does not find a name, and a program that brings its own malloc may call us from inside of it: so
  * only what this C library has is asked for. glibc 2.38 brought C23's scanf and strtol.
  */
+extern const char *gnu_get_libc_version(void); /* glibc's */
+
 static bool is_known(const char *name)
 {
     const char *version = gnu_get_libc_version(); /* "2.36" */

@@ -46,6 +46,11 @@ read -r resident before is_caught < <(of 6000000 1000 off)
 read -r early mappings is_caught_early < <(of 6000000 1000 8M)
 holds "no mapping before 8 MiB" [ "$mappings" = "$before" ]
 holds "no handler before 8 MiB" [ "$is_caught_early$is_caught" = 00 ]
+# The kernel's fault-around makes one start's memory differ from another's: the least of some counts.
+for _ in 1 2 3 4; do
+    read -r again _ < <(of 6000000 1000 8M)
+    ((again >= early)) || early=$again
+done
 holds "no memory before 8 MiB ($early KiB, without samples $resident)" [ "$early" -le $((resident + 64)) ]
 
 read -r resident _ _ < <(of 2000000000 1000 off)
