@@ -65,19 +65,6 @@ static struct {
     bool has_handlers;
 } all = {.lock = FH_LOCK_INIT};
 
-static int error(int code)
-{
-    if (code < 0)
-        errno = -code;
-    return code;
-}
-
-static void *fail(int code)
-{
-    errno = code;
-    return NULL;
-}
-
 static void fill_with_traps(unsigned char *at, size_t bytes)
 {
 #if defined(__x86_64__)
@@ -299,18 +286,18 @@ int fh_code_init(struct fh_code *code, const struct fh_code_options *options)
     *code = (struct fh_code){.child_file = -1, .note = -1};
     if (options->capacity > CAPACITY_MOST ||
         (options->flags & ~(unsigned)FH_CODE_TWO_MAPPINGS) != 0)
-        return error(-EINVAL);
+        return fh_region_error(-EINVAL);
     fh_os_init();
     size_t capacity = options->capacity != 0 ? options->capacity : CAPACITY_DEFAULT;
     code->capacity = fh_align_up(capacity, fh_os_page_size);
     code->quarantine = options->quarantine != 0 ? options->quarantine : QUARANTINE_DEFAULT;
     if (!map_twice(code, options->near) &&
         ((options->flags & FH_CODE_TWO_MAPPINGS) != 0 || !map_once(code, options->near)))
-        return error(-ENOTSUP);
+        return fh_region_error(-ENOTSUP);
     int result = open_blocks(code);
     if (result != 0) {
         release_mappings(code);
-        return error(result);
+        return fh_region_error(result);
     }
     code->is_two_mapped = is_two_mapped(code);
     uintptr_t base = (uintptr_t)code->code;
@@ -323,9 +310,9 @@ int fh_code_init(struct fh_code *code, const struct fh_code_options *options)
 int fh_code_destroy(struct fh_code *code)
 {
     if (code->code == NULL)
-        return error(-EINVAL);
+        return fh_region_error(-EINVAL);
     if (code->is_sealed)
-        return error(-EPERM);
+        return fh_region_error(-EPERM);
     fh_lock_acquire(&all.lock);
     unlist(code);
     fh_lock_release(&all.lock);
@@ -391,14 +378,14 @@ static unsigned char *take(struct fh_code *code, size_t size)
 static void *alloc_locked(struct fh_code *code, size_t size)
 {
     if (code->is_sealed)
-        return fail(EPERM);
+        return fh_region_fail(EPERM);
     unsigned char *block = take(code, size);
     if (block == NULL)
-        return fail(ENOMEM);
+        return fh_region_fail(ENOMEM);
     size_t bytes = fh_buddy_usable_size(&code->blocks, block);
     if (make_traps(code, block, bytes) != 0) {
         fh_buddy_free(&code->blocks, block);
-        return fail(ENOMEM);
+        return fh_region_fail(ENOMEM);
     }
     code->used = fh_max(code->used, (size_t)(block - code->code) + bytes);
     return block;
@@ -451,22 +438,22 @@ static bool is_inside(const struct fh_code *code, const void *address, size_t si
 void *fh_code_begin_write(struct fh_code *code, void *block)
 {
     if (!fh_code_owns(code, block))
-        return fail(EINVAL);
+        return fh_region_fail(EINVAL);
     fh_lock_acquire(&all.lock);
     int result = open_writing(code);
     fh_lock_release(&all.lock);
-    return result == 0 ? writable_at(code, block) : fail(-result);
+    return result == 0 ? writable_at(code, block) : fh_region_fail(-result);
 }
 
 int fh_code_end_write(struct fh_code *code, void *block, size_t size)
 {
     if (!is_inside(code, block, size))
-        return error(-EINVAL);
+        return fh_region_error(-EINVAL);
     fh_lock_acquire(&all.lock);
     int result = close_writing(code);
     fh_lock_release(&all.lock);
     if (result != 0)
-        return error(result);
+        return fh_region_error(result);
     __builtin___clear_cache((char *)block, (char *)block + size);
     (void)fh_os_refetch_code(); /* where it is refused, the caller's publication has to do */
     return 0;
@@ -475,7 +462,7 @@ int fh_code_end_write(struct fh_code *code, void *block, size_t size)
 int fh_code_write(struct fh_code *code, void *to, const void *from, size_t size)
 {
     if (!is_inside(code, to, size))
-        return error(-EINVAL);
+        return fh_region_error(-EINVAL);
     void *at = fh_code_begin_write(code, to);
     if (at == NULL)
         return -errno;
@@ -506,7 +493,7 @@ int fh_code_seal(struct fh_code *code)
     fh_lock_acquire(&all.lock);
     int result = seal(code);
     fh_lock_release(&all.lock);
-    return error(result);
+    return fh_region_error(result);
 }
 
 bool fh_code_is_two_mapped(const struct fh_code *code)

@@ -42,19 +42,6 @@ static struct {
     _Atomic bool has_handlers;
 } all = {.lock = FH_LOCK_INIT};
 
-static int error(int code)
-{
-    if (code < 0)
-        errno = -code;
-    return code;
-}
-
-static void *fail(int code)
-{
-    errno = code;
-    return NULL;
-}
-
 /* ---- fork ------------------------------------------------------------------------------------ */
 
 static void before_fork(void)
@@ -120,7 +107,7 @@ static int switch_access(struct fh_protected *region)
 int fh_protect(struct fh_protected *region, enum fh_protection at_rest)
 {
     if (region->base == NULL || (unsigned)at_rest > FH_PROTECT_WRITE)
-        return error(-EINVAL);
+        return fh_region_error(-EINVAL);
     fh_lock_acquire(&all.lock);
     enum fh_protection before = region->at_rest;
     int result = region->is_sealed ? -EPERM : 0;
@@ -131,13 +118,13 @@ int fh_protect(struct fh_protected *region, enum fh_protection at_rest)
     if (result != 0)
         region->at_rest = before;
     fh_lock_release(&all.lock);
-    return error(result);
+    return fh_region_error(result);
 }
 
 static int begin(struct fh_protected *region, uint32_t *count, bool needs_writing)
 {
     if (region->base == NULL)
-        return error(-EINVAL);
+        return fh_region_error(-EINVAL);
     fh_lock_acquire(&all.lock);
     int result = needs_writing && region->is_sealed ? -EPERM : 0;
     if (result == 0) {
@@ -147,13 +134,13 @@ static int begin(struct fh_protected *region, uint32_t *count, bool needs_writin
             --*count;
     }
     fh_lock_release(&all.lock);
-    return error(result);
+    return fh_region_error(result);
 }
 
 static int end(struct fh_protected *region, uint32_t *count)
 {
     if (region->base == NULL)
-        return error(-EINVAL);
+        return fh_region_error(-EINVAL);
     fh_lock_acquire(&all.lock);
     int result = *count == 0 ? -EINVAL : 0;
     if (result == 0) {
@@ -163,7 +150,7 @@ static int end(struct fh_protected *region, uint32_t *count)
             ++*count;
     }
     fh_lock_release(&all.lock);
-    return error(result);
+    return fh_region_error(result);
 }
 
 int fh_protect_begin_read(struct fh_protected *region)
@@ -202,11 +189,11 @@ static int seal(struct fh_protected *region)
 int fh_protect_seal(struct fh_protected *region)
 {
     if (region->base == NULL)
-        return error(-EINVAL);
+        return fh_region_error(-EINVAL);
     fh_lock_acquire(&all.lock);
     int result = seal(region);
     fh_lock_release(&all.lock);
-    return error(result);
+    return fh_region_error(result);
 }
 
 enum fh_protection fh_protect_now(const struct fh_protected *region)
@@ -323,14 +310,14 @@ void *fh_protected_alloc(struct fh_protected *region, size_t size, unsigned flag
 {
     *region = (struct fh_protected){.flags = flags, .block = size};
     if (size == 0 || (flags & ~(unsigned)FH_PROTECT_SECRET) != 0)
-        return fail(EINVAL);
+        return fh_region_fail(EINVAL);
     fh_os_init();
     size_t bytes;
     if (!fh_align_up_checked(size, fh_os_page_size, &bytes) || !reserve(region, bytes, 0))
-        return fail(ENOMEM);
+        return fh_region_fail(ENOMEM);
     if (commit(region, bytes) != 0) {
         give_back(region);
-        return fail(ENOMEM);
+        return fh_region_fail(ENOMEM);
     }
     region->canary = fh_os_random();
     unsigned char *block = block_of(region);
@@ -377,12 +364,12 @@ static int open_for_the_end(struct fh_protected *region)
 int fh_protected_free(struct fh_protected *region)
 {
     if (region->base == NULL || region->block == 0)
-        return error(-EINVAL);
+        return fh_region_error(-EINVAL);
     fh_lock_acquire(&all.lock);
     int result = open_for_the_end(region);
     fh_lock_release(&all.lock);
     if (result != 0)
-        return error(result);
+        return fh_region_error(result);
     if (has_canary(region))
         check_canary(region);
     give_back(region);
@@ -441,6 +428,6 @@ const struct fh_source *fh_protected_source(struct fh_protected *region, unsigne
         .flags = flags,
     };
     if ((flags & ~(unsigned)FH_PROTECT_SECRET) != 0)
-        return fail(EINVAL);
+        return fh_region_fail(EINVAL);
     return &region->source;
 }

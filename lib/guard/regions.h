@@ -10,6 +10,8 @@
 
 #include "guard/guard.h"
 
+#include <errno.h>
+
 enum fh_region_state {
     FH_REGION_FREE, /* no region: the row is nobody's */
     FH_REGION_CLAIMED,
@@ -24,5 +26,19 @@ enum fh_region_state {
 int fh_region_note(uintptr_t low, uintptr_t high, size_t guard, enum fh_region_state state);
 void fh_region_change(int number, enum fh_region_state state);
 void fh_region_forget(int number);
+
+/* A result of the interface: a negative errno goes into errno too. */
+FH_INLINE int fh_region_error(int code)
+{
+    if (code < 0)
+        errno = -code;
+    return code;
+}
+
+FH_INLINE void *fh_region_fail(int code)
+{
+    errno = code;
+    return NULL;
+}
 
 #endif
